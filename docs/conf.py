@@ -1,0 +1,62 @@
+"""Configuration of the documentation: `make docs` builds it into build/docs, without a network."""
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import bayeswm
+
+project = "bayeswm"
+author = "The bayeswm developers"
+copyright = author
+version = release = bayeswm.__version__
+
+extensions = [
+    "myst_nb",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
+    "sphinx.ext.mathjax",
+    "sphinx.ext.napoleon",
+]
+exclude_patterns = ["_templates"]
+templates_path = ["_templates"]
+html_theme = "pydata_sphinx_theme"
+html_title = "bayeswm"
+html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
+html_show_sourcelink = False
+
+# Pages with {code-cell} blocks run at every build, so that what they print is what the library does today.
+nb_execution_mode = "force"
+nb_execution_raise_on_error = True
+nb_execution_timeout = 600
+myst_enable_extensions = ["colon_fence", "dollarmath"]
+myst_heading_anchors = 3
+
+autosummary_generate = True
+# A package is documented by what it exports, wherever that is written.
+autosummary_ignore_module_all = False
+autosummary_imported_members = True
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"
+napoleon_google_docstring = False
+napoleon_use_rtype = False
+
+STARRED_AXIS = re.compile(r"(?:(?<=\()|(?<=, ))\*(?=[A-Za-z_]+[,)])")
+
+
+def escape_starred_axes(app, what, name, obj, options, lines) -> None:
+    """Keep the star of shapes such as (worlds, *batch, state): the markup would read it as the start of emphasis."""
+    for number, line in enumerate(lines):
+        if line.lstrip().startswith((">>>", "...")):
+            continue
+        # Every second piece stands between backquotes and is shown as it is.
+        pieces = re.split(r"(`+[^`]*`+)", line)
+        pieces[::2] = [STARRED_AXIS.sub(r"\\*", piece) for piece in pieces[::2]]
+        lines[number] = "".join(pieces)
+
+
+def setup(app) -> None:
+    """Register the step; it comes before napoleon (500), which adds stars that do mean emphasis."""
+    app.connect("autodoc-process-docstring", escape_starred_axes, priority=400)
