@@ -35,7 +35,7 @@ lint: setup ## style and format (ruff), layers of the packages (import-linter)
 	@.venv/bin/lint-imports --no-logo
 
 types: setup ## types (basedpyright)
-	@$(PY) -m basedpyright
+	@$(PY) -m basedpyright --pythonpath $(PY)
 
 docs: setup ## the documentation, into build/docs
 	@$(ONE) $(PY) -m sphinx -W --keep-going -q -b html docs build/docs

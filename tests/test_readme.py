@@ -10,10 +10,8 @@ README = Path(__file__).resolve().parent.parent / "README.md"
 
 def python_blocks(text: str) -> list[str]:
     """Python code of a Markdown text, each block moved down to its own line numbers so that tracebacks point there."""
-    blocks = []
-    for found in re.finditer(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE):
-        blocks.append("\n" * text[: found.start(1)].count("\n") + found[1])
-    return blocks
+    found = re.finditer(r"^```python\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+    return ["\n" * text.count("\n", 0, block.start(1)) + block[1] for block in found]
 
 
 def test_blocks_keep_their_line_numbers():

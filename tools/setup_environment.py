@@ -3,7 +3,7 @@
 Two parts:
 
 * the dependencies, in a virtual environment outside the clone, named after what it was made from (the dependency lists
-  of pyproject.toml, constraints.txt, the Python version and the platform) and shared by every clone that agrees on these;
+  of pyproject.toml, constraints.txt, the Python version, the platform) and shared by every clone that agrees on these;
 * `.venv` in the clone, small and its own: it sees the shared dependencies and this clone's package, so that two clones
   never import each other's code, and a package that is installed by hand into one stays in that one.
 
@@ -150,7 +150,7 @@ def link_programs(own: Path, cached: Path) -> None:
 def main() -> None:
     """Set up what is missing."""
     wanted = requirements("dev")
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bayeswm"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute() / "bayeswm"
     name = key(wanted)
     cached = cache / f"venv-{name}"
     own = CLONE / ".venv"
