@@ -1,8 +1,11 @@
 """Configuration of the documentation: `make docs` builds it into build/docs, without a network."""
 
+import pkgutil
 import re
 import sys
 from pathlib import Path
+
+from sphinx.errors import ConfigError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -42,6 +45,11 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+
+listed = Path(__file__).with_name("api").joinpath("index.md").read_text(encoding="utf-8").split()
+for package in pkgutil.iter_modules(bayeswm.__path__, "bayeswm."):
+    if package.ispkg and package.name not in listed:
+        raise ConfigError(f"{package.name} is not in the API reference: add a line for it to docs/api/index.md")
 
 STARRED_AXIS = re.compile(r"(?:(?<=\()|(?<=, ))\*(?=[A-Za-z_]+[,)])")
 
