@@ -1,0 +1,66 @@
+"""The contract: schema, trajectories, laws, worlds, predictives, models."""
+
+from bayeswm.base.errors import (
+    BayeswmError,
+    BayeswmWarning,
+    CheckpointError,
+    DataError,
+    DataWarning,
+    DivergenceWarning,
+    EstimateWarning,
+    FitError,
+    FitWarning,
+    NotInvertible,
+    SpecError,
+    UndefinedWarning,
+    UnknownVariableError,
+)
+from bayeswm.base.kinds import Kind, categorical
+from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
+from bayeswm.base.mixture import Estimate, LogScore
+from bayeswm.base.model import DynamicsModel
+from bayeswm.base.predictive import Predictive
+from bayeswm.base.rollout import rollout
+from bayeswm.base.saving import load
+from bayeswm.base.schema import Schema, Variable, Variables
+from bayeswm.base.structure import Parameter, Structure
+from bayeswm.base.trajectories import Trajectories, Transitions
+from bayeswm.base.worlds import MarkovWorlds, Noise, StructureWorlds, Worlds
+
+__all__ = [
+    "BayeswmError",
+    "BayeswmWarning",
+    "CheckpointError",
+    "DataError",
+    "DataWarning",
+    "DivergenceWarning",
+    "DynamicsModel",
+    "Estimate",
+    "EstimateWarning",
+    "FitError",
+    "FitWarning",
+    "Gaussian",
+    "Kind",
+    "Law",
+    "LogScore",
+    "MarkovWorlds",
+    "MultivariateGaussian",
+    "Noise",
+    "NotInvertible",
+    "Parameter",
+    "Predictive",
+    "Schema",
+    "SpecError",
+    "Structure",
+    "StructureWorlds",
+    "Trajectories",
+    "Transitions",
+    "UndefinedWarning",
+    "UnknownVariableError",
+    "Variable",
+    "Variables",
+    "Worlds",
+    "categorical",
+    "load",
+    "rollout",
+]

@@ -39,7 +39,8 @@ def as_tensor(name: str, values: Array) -> Tensor:
             raise DataError(f"{name}: expected numbers in a regular array, got a ragged list ({error})") from None
         if array.dtype.kind not in "fiub":
             raise DataError(f"{name}: expected numbers, got an array of dtype {array.dtype}")
-        tensor = torch.from_numpy(np.array(array, order="C", copy=True))
+        native = array.dtype.newbyteorder("=") if array.dtype.itemsize <= 8 else np.float64
+        tensor = torch.from_numpy(np.array(array, dtype=native, order="C", copy=True))
     if tensor.is_complex():
         raise DataError(f"{name}: expected real numbers, got {tensor.dtype}")
     return tensor if tensor.is_floating_point() else tensor.double()
@@ -63,7 +64,7 @@ def as_episodes(schema: Schema, *, lengths: Array | None, **given: Array | None)
     for name, wanted in {"action": schema.action.size, "context": schema.context.size, "reward": schema.reward}.items():
         if wanted and given[name] is None:
             raise DataError(f"expected {name}=, since the schema has it, got none")
-        if not wanted and given[name] is not None and np.size(given[name]) > 0:  # pyright: ignore[reportArgumentType]
+        if not wanted and _holds_values(given[name]):
             raise DataError(f"expected no {name}, since the schema has none; add it to the schema")
 
     ragged = isinstance(given[main], Sequence)
@@ -73,6 +74,14 @@ def as_episodes(schema: Schema, *, lengths: Array | None, **given: Array | None)
         if values is not None:
             rows[name] = [as_tensor(name, v) for v in values] if ragged else list(_batch(name, values, single))
     n = len(rows[main])
+    for i, v in enumerate(rows[main]):
+        if v.ndim != 2:
+            size = schema.state.size if main == "state" else schema.measured.size
+            got = tuple(v.shape) if ragged or single else (n, *v.shape)
+            raise DataError(
+                f"{main}, episode {i}: expected shape (T + 1, {size}) for each episode, or (N, T + 1, {size}) for all, "
+                f"got {got}; reshape it (one column: values[:, None])"
+            )
     for name, values in rows.items():
         if len(values) != n:
             raise DataError(f"expected as many episodes in {name} as in {main} ({n}), got {len(values)}")
@@ -99,35 +108,43 @@ def as_episodes(schema: Schema, *, lengths: Array | None, **given: Array | None)
     out: dict[str, Tensor | None] = {"state": None, "observation": None, "reward": None}
     for name, variables in recorded.items():
         if name in rows and variables is not None:
-            out[name] = _pad(name, rows[name], [t + 1 for t in full], steps + 1, (variables.size,), dtype)
+            points, tail = [t + 1 for t in full], (variables.size,)
+            out[name] = _pad(name, rows[name], full=points, keep=steps + 1, tail=tail, dtype=dtype)
     actions = rows.get("action", [torch.empty(t, 0, device=device) for t in full])
-    out["action"] = _pad("action", actions, full, steps, (schema.action.size,), dtype)
+    out["action"] = _pad("action", actions, full=full, keep=steps, tail=(schema.action.size,), dtype=dtype)
     if "reward" in rows:
-        out["reward"] = _pad("reward", rows["reward"], full, steps, (), dtype)
-    out["context"] = _context(rows.get("context"), full, steps, schema.context.size, dtype, device)
+        out["reward"] = _pad("reward", rows["reward"], full=full, keep=steps, tail=(), dtype=dtype)
+    out["context"] = _context(rows.get("context"), full=full, keep=steps, size=schema.context.size, dtype=dtype)
     out["lengths"] = steps
     return out
 
 
 def _batch(name: str, values: Array, single: bool) -> Tensor:
     tensor = as_tensor(name, values)
+    if tensor.ndim == 0:
+        raise DataError(f"{name}: expected an array with an axis for time, got the single number {tensor.item():g}")
     return tensor[None] if single else tensor
 
 
-def _context(
-    rows: list[Tensor] | None, full: list[int], steps: Tensor, size: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def _holds_values(values: Array | None) -> bool:
+    if values is None:
+        return False
+    parts = values if isinstance(values, Sequence) else [values]
+    return any(np.prod(np.shape(part)) > 0 for part in parts)
+
+
+def _context(rows: list[Tensor] | None, *, full: list[int], keep: Tensor, size: int, dtype: torch.dtype) -> Tensor:
     if rows is None:
-        return torch.empty(len(full), 0, dtype=dtype, device=device)
+        return torch.empty(len(full), 0, dtype=dtype, device=keep.device)
     if rows[0].ndim == 2:
-        return _pad("context", rows, full, steps, (size,), dtype)
+        return _pad("context", rows, full=full, keep=keep, tail=(size,), dtype=dtype)
     if any(v.shape != (size,) for v in rows):
         raise DataError(f"expected context of {size} values an episode, or (T, {size}), got {tuple(rows[0].shape)}")
     return torch.stack(rows).to(dtype)
 
 
 def _pad(
-    name: str, rows: list[Tensor], full: list[int], keep: Tensor, tail: tuple[int, ...], dtype: torch.dtype
+    name: str, rows: list[Tensor], *, full: list[int], keep: Tensor, tail: tuple[int, ...], dtype: torch.dtype
 ) -> Tensor:
     for i, (v, t) in enumerate(zip(rows, full, strict=True)):
         if v.shape != (t, *tail):
@@ -148,6 +165,8 @@ def _pad(
 def check_values(schema: Schema, arrays: Mapping[str, Tensor | None], *, allow_missing: bool) -> None:
     """Refuse what cannot be data: NaN, infinities, numbers whose square overflows, broken quaternions and codes.
 
+    Episodes without a transition are not looked at.
+
     Raises
     ------
     DataError
@@ -167,29 +186,32 @@ def check_values(schema: Schema, arrays: Mapping[str, Tensor | None], *, allow_m
         inside = (steps < (lengths + extra)[:, None])[..., None].expand_as(table)
         if table.shape[1] == 1 and name == "context":
             inside = torch.ones_like(inside)
+        inside = inside & (lengths > 0)[:, None, None]
         if not (allow_missing and name in ("state", "observation")):
             cure = "; drop them, or pass allow_missing=True" if extra else "; drop the episode or fill them"
-            _refuse(table.isnan() & inside, name, columns, "finite numbers", "NaN", cure)
-        _refuse(table.isinf() & inside, name, columns, "finite numbers", "infinity", "")
+            _refuse(table.isnan() & inside, name, columns, expected="finite numbers", got="NaN", cure=cure)
+        _refuse(table.isinf() & inside, name, columns, expected="finite numbers", got="infinity")
         limit = float(torch.finfo(values.dtype).max) ** 0.5
-        _refuse((table.abs() > limit) & inside, name, columns, f"values below {limit:.0e}", "larger ones", "; rescale")
+        small, huge = f"values below {limit:.0e}", (table.abs() > limit) & inside
+        _refuse(huge, name, columns, expected=small, got="larger ones", cure="; rescale")
         if variables is not None:
-            _check_kinds(variables, table, inside, name)
-            _count_outside(variables, table, inside, name)
+            _check_kinds(variables, table, inside, name=name)
+            _count_outside(variables, table, inside, name=name)
 
 
-def _check_kinds(variables: Variables, table: Tensor, inside: Tensor, name: str) -> None:
+def _check_kinds(variables: Variables, table: Tensor, inside: Tensor, *, name: str) -> None:
     for v in variables:
         part, where = table[..., variables.slices[v.name]], inside[..., variables.slices[v.name]]
         if isinstance(v.kind, Rotation):
             bad = ((part.norm(dim=-1, keepdim=True) - 1).abs() > 1e-2) & where
-            _refuse(bad, name, v.columns, "unit quaternions (w, x, y, z)", "another norm", "; normalise them")
+            unit = "unit quaternions (w, x, y, z)"
+            _refuse(bad, name, v.columns, expected=unit, got="another norm", cure="; normalise them")
         elif isinstance(v.kind, Categorical):
             bad = ((part != part.round()) | (part < 0) | (part >= v.kind.n)) & where & ~part.isnan()
-            _refuse(bad, name, v.columns, f"codes 0..{v.kind.n - 1}", "others", "")
+            _refuse(bad, name, v.columns, expected=f"codes 0..{v.kind.n - 1}", got="others")
 
 
-def _count_outside(variables: Variables, table: Tensor, inside: Tensor, name: str) -> None:
+def _count_outside(variables: Variables, table: Tensor, inside: Tensor, *, name: str) -> None:
     for v in variables:
         if v.bounds is not None:
             part, where = table[..., variables.slices[v.name]], inside[..., variables.slices[v.name]]
@@ -200,7 +222,7 @@ def _count_outside(variables: Variables, table: Tensor, inside: Tensor, name: st
                 warnings.warn(text, DataWarning, stacklevel=4)
 
 
-def _refuse(bad: Tensor, name: str, columns: tuple[str, ...], expected: str, got: str, cure: str) -> None:
+def _refuse(bad: Tensor, name: str, columns: tuple[str, ...], *, expected: str, got: str, cure: str = "") -> None:
     if bool(bad.any()):
         episode, time, column = bad.nonzero()[0].tolist()
         raise DataError(

@@ -51,7 +51,9 @@ class Variable:
         self, name: str, *, unit: str = "", kind: str | Kind = "real", bounds: tuple[float, float] | None = None
     ) -> None:
         if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
-            raise SpecError(f"expected a Python identifier as the variable's name, got {name!r}; use letters, digits, _")
+            raise SpecError(
+                f"expected a Python identifier as the variable's name, got {name!r}; use letters, digits, _"
+            )
         if bounds is not None:
             try:
                 low, high = (float(b) for b in bounds)
@@ -95,6 +97,7 @@ class Variables(tuple[Variable, ...]):
     """
 
     def __new__(cls, variables: Iterable[Variable] = ()) -> Variables:
+        """Check that the names differ."""
         group = super().__new__(cls, tuple(variables))
         for v in group:
             if not isinstance(v, Variable):
@@ -304,7 +307,10 @@ class Schema:
         reward: bool = False,
         time_step: float,
     ) -> None:
-        step = float(time_step)
+        try:
+            step = float(time_step)
+        except (TypeError, ValueError):
+            step = math.nan
         if not (math.isfinite(step) and step > 0):
             raise SpecError(f"expected time_step > 0 in seconds, got {time_step!r}")
         groups = {"state": Variables(state), "action": Variables(action), "context": Variables(context)}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -112,22 +113,26 @@ class Trajectories:
         arrays = as_episodes(
             schema, state=state, action=action, observation=observation, context=context, reward=reward, lengths=lengths
         )
-        n = len(arrays["lengths"])
+        counts = cast(Tensor, arrays["lengths"])
+        n = len(counts)
+        device = counts.device
+        nothing = torch.zeros(n, dtype=torch.int64)
         for name, given in {"terminated": terminated, "truncated": truncated}.items():
-            arrays[name] = _row(name, given, n, torch.bool, default=torch.zeros(n, dtype=torch.bool))
-        arrays["episode"] = _row("episode", episode, n, torch.int64, default=torch.arange(n))
-        arrays["start"] = _row("start", start, n, torch.int64, default=torch.zeros(n, dtype=torch.int64))
-        empty = arrays["lengths"] == 0
+            arrays[name] = _row(name, given, default=nothing.bool()).to(device)
+        arrays["episode"] = _row("episode", episode, default=torch.arange(n)).to(device)
+        arrays["start"] = _row("start", start, default=nothing).to(device)
+        empty = counts == 0
         if bool(empty.all()):
             raise DataError("expected at least one transition, got none; an episode needs two states and an action")
+        # before the lift, which would turn an infinity into NaN, and before episodes lose their numbers
+        check_values(schema, arrays, allow_missing=allow_missing)
         if bool(empty.any()):
             warnings.warn(f"{int(empty.sum())} episode(s) without a transition left out", DataWarning, stacklevel=2)
-            arrays = {k: v if v is None else v[~empty.to(v.device)] for k, v in arrays.items()}
+            arrays = {k: v if v is None else v[~empty] for k, v in arrays.items()}
         for group in ("state", "observation"):
             variables = getattr(schema, group)
             if variables is not None and arrays[group] is not None:
                 arrays[group] = variables.unwrap(arrays[group])
-        check_values(schema, arrays, allow_missing=allow_missing)
         self._set(schema, arrays)
 
     def _set(self, schema: Schema, arrays: Mapping[str, Tensor | None]) -> None:
@@ -135,7 +140,7 @@ class Trajectories:
         for name, value in arrays.items():
             object.__setattr__(self, name, value)
 
-    def _like(self, schema: Schema | None = None, **arrays: Tensor | None) -> Trajectories:
+    def _like(self, schema: Schema | None = None, /, **arrays: Tensor | None) -> Trajectories:
         """Return these trajectories with some arrays changed, unchecked: for parts of what was checked before."""
         new = object.__new__(Trajectories)
         new._set(schema or self.schema, {**self.arrays(), **arrays})
@@ -155,7 +160,8 @@ class Trajectories:
         groups = [("state", s.state), ("observation", s.observation), ("action", s.action), ("context", s.context)]
         named = ", ".join(f"{k}=({', '.join(v.names)})" for k, v in groups if v)
         dtype = str(self.dtype).removeprefix("torch.")
-        return f"Trajectories({len(self)} episodes, {self.transition_count} transitions, {named}, {s.time_step:g} s, {dtype})"
+        size = f"{len(self)} episodes, {self.transition_count} transitions"
+        return f"Trajectories({size}, {named}, {s.time_step:g} s, {dtype})"
 
     @property
     def dtype(self) -> torch.dtype:
@@ -229,12 +235,14 @@ class Trajectories:
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Trajectories:
         """Return some episodes, as trajectories; an integer gives one episode."""
-        if isinstance(index, int):
+        if isinstance(index, int | np.integer) or (isinstance(index, Tensor) and index.ndim == 0):
+            index = operator.index(index)
             if not -len(self) <= index < len(self):
                 raise IndexError(f"expected an episode index below {len(self)}, got {index}")
             index = [index % len(self)]
         if not isinstance(index, slice):
-            index = torch.as_tensor(index, device=self.device)
+            chosen = torch.as_tensor(index, device=self.device)
+            index = chosen if chosen.numel() else chosen.long()
         picked = self._like(**{k: v if v is None else v[index] for k, v in self.arrays().items()})
         if len(picked) == 0:
             raise DataError("expected at least one episode in the selection, got none")
@@ -437,7 +445,8 @@ def replace_schema(trajectories: Trajectories, schema: Schema) -> Trajectories:
     return trajectories._like(schema)
 
 
-def _row(name: str, given: Array | None, n: int, dtype: torch.dtype, *, default: Tensor) -> Tensor:
+def _row(name: str, given: Array | None, *, default: Tensor) -> Tensor:
+    n, dtype = len(default), default.dtype
     if given is None:
         return default
     values = torch.as_tensor(np.asarray(given) if not isinstance(given, Tensor) else given).detach().to(dtype).clone()

@@ -1,0 +1,237 @@
+"""Conditional laws of one step: a push-forward of standard normal noise, with moments, density and cdf."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bayeswm.base.errors import NotInvertible, SpecError
+
+_HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
+
+
+class Law(ABC):
+    """The law of the next carry in each world and particle, seen through the state's columns.
+
+    Attributes
+    ----------
+    mean, variance : Tensor, shape (worlds, particles, *batch, S)
+        Moments of the next state; the particle axis has size 1 where no noise came before.
+    noise_size : int
+        Standard normal coordinates that :meth:`push` takes.
+    exact : bool
+        Whether ``log_prob`` is exact; otherwise it is a bound or an estimate.
+    """
+
+    exact: bool = True
+    noise_size: int
+
+    @property
+    @abstractmethod
+    def mean(self) -> Tensor: ...
+
+    @property
+    @abstractmethod
+    def variance(self) -> Tensor: ...
+
+    @abstractmethod
+    def push(self, noise: Tensor) -> Any:
+        """Turn noise of shape (worlds, particles, *batch, noise_size) into the next carry."""
+
+    @abstractmethod
+    def abduct(self, next_state: Tensor, *, tolerance: float | None = None) -> Tensor:
+        """Return the noise that leads to ``next_state``: the exact inverse of :meth:`push`.
+
+        Raises
+        ------
+        NotInvertible
+            If the law is not a bijection in its noise, or a component without noise contradicts ``next_state`` by more
+            than ``tolerance`` times its magnitude.
+        """
+
+    @abstractmethod
+    def log_prob(self, state: Tensor, *, marginal: bool = False, tolerance: float | None = None) -> Tensor:
+        """Return the log density of the next state, jointly or (``marginal=True``) for each variable."""
+
+    @abstractmethod
+    def cdf(self, state: Tensor) -> Tensor:
+        """Return P(next state <= state) for each variable, shape as ``mean``."""
+
+    @abstractmethod
+    def map(self, change: Callable[[Tensor], Tensor]) -> Law:
+        """Return the law with a change of the leading axes (worlds, particles, *batch) applied to all its tensors."""
+
+    @property
+    def covariance(self) -> Tensor:
+        """Covariance of the next state, shape (worlds, particles, *batch, S, S); diagonal unless a law says more."""
+        return torch.diag_embed(self.variance)
+
+
+class Gaussian(Law):
+    """Independent Gaussian components, some of which may have no noise at all.
+
+    Parameters
+    ----------
+    mean : Tensor, shape (..., S)
+        Means.
+    scale : Tensor, broadcastable to (..., S), optional
+        Standard deviations; 0 is allowed. None is a law without any noise.
+    noisy : tuple of int, optional
+        Columns that have a noise coordinate; all by default. Elsewhere ``scale`` must be 0.
+
+    Examples
+    --------
+    >>> law = Gaussian(torch.zeros(1, 1, 2), torch.tensor([0.5, 0.0]), noisy=(0,))
+    >>> law.noise_size, law.push(torch.ones(1, 1, 1))
+    (1, tensor([[[0.5000, 0.0000]]]))
+    """
+
+    def __init__(self, mean: Tensor, scale: Tensor | None = None, *, noisy: tuple[int, ...] | None = None) -> None:
+        self._mean = mean
+        self.scale = scale
+        self.noisy = None if noisy is None or len(noisy) == mean.shape[-1] else noisy
+        if scale is None:
+            self.noisy = ()
+        self.noise_size = mean.shape[-1] if self.noisy is None else len(self.noisy)
+
+    @property
+    def mean(self) -> Tensor:
+        return self._mean
+
+    @property
+    def variance(self) -> Tensor:
+        if self.scale is None:
+            return torch.zeros_like(self._mean)
+        return self.scale.square().expand(torch.broadcast_shapes(self._mean.shape, self.scale.shape))
+
+    @property
+    def spread(self) -> Tensor:
+        """Standard deviations, shape as ``mean``; 0 where there is no noise."""
+        if self.scale is None:
+            return torch.zeros_like(self._mean)
+        return self.scale.expand(torch.broadcast_shapes(self._mean.shape, self.scale.shape))
+
+    def push(self, noise: Tensor) -> Tensor:
+        if self.noisy is None and self.scale is not None:
+            return torch.addcmul(self._mean, self.scale, noise)
+        if not self.noisy:
+            return self._mean.expand(torch.broadcast_shapes(self._mean.shape[:-1], noise.shape[:-1]) + self._mean.shape[-1:])
+        spread = self.spread[..., list(self.noisy)]
+        moved = spread * noise
+        shape = torch.broadcast_shapes(self._mean.shape[:-1], moved.shape[:-1])
+        index = torch.tensor(self.noisy, device=moved.device)
+        return self._mean.expand(*shape, -1).index_add(-1, index, moved.expand(*shape, -1))
+
+    def abduct(self, next_state: Tensor, *, tolerance: float | None = None) -> Tensor:
+        residual = next_state - self._mean
+        spread = self.spread.expand(residual.shape)
+        silent = spread <= 0
+        contradiction = silent & ~_within(residual, self._mean, tolerance)
+        if bool(contradiction.any()):
+            column = int(contradiction.nonzero()[0, -1])
+            size = float(residual[contradiction].abs().max())
+            raise NotInvertible(
+                f"expected column {column} to follow the law without noise, got a deviation of {size:.3g}; "
+                "give the variable process noise, or pass a larger tolerance="
+            )
+        noise = torch.where(silent, 0.0, residual / torch.where(silent, 1.0, spread))
+        return noise if self.noisy is None else noise[..., list(self.noisy)]
+
+    def log_prob(self, state: Tensor, *, marginal: bool = False, tolerance: float | None = None) -> Tensor:
+        residual = state - self._mean
+        if self.scale is None:
+            value = _point_mass(residual, self._mean, tolerance)
+        else:
+            silent = self.scale <= 0
+            safe = torch.where(silent, 1.0, self.scale)
+            value = -0.5 * (residual / safe).square() - safe.log() - _HALF_LOG_TWO_PI
+            if self.noisy is not None or bool(silent.any()):
+                value = torch.where(silent, _point_mass(residual, self._mean, tolerance), value)
+        return value if marginal else value.sum(-1)
+
+    def cdf(self, state: Tensor) -> Tensor:
+        residual = state - self._mean
+        step = (residual >= 0).to(residual.dtype)
+        if self.scale is None:
+            return step
+        silent = self.scale <= 0
+        return torch.where(silent, step, torch.special.ndtr(residual / torch.where(silent, 1.0, self.scale)))
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Gaussian:
+        return Gaussian(change(self._mean), None if self.scale is None else change(self.spread), noisy=self.noisy)
+
+
+class MultivariateGaussian(Law):
+    """A Gaussian with a full covariance, given by its lower Cholesky factor.
+
+    Parameters
+    ----------
+    mean : Tensor, shape (..., S)
+        Means.
+    scale_tril : Tensor, broadcastable to (..., S, S)
+        Lower-triangular factor with a positive diagonal.
+
+    Examples
+    --------
+    >>> law = MultivariateGaussian(torch.zeros(1, 1, 2), torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
+    >>> law.variance.tolist(), law.abduct(law.push(torch.tensor([[[0.3, -2.0]]]))).numpy().round(6).tolist()
+    ([[[1.0, 2.0]]], [[[0.30000001192092896, -2.0]]])
+    """
+
+    def __init__(self, mean: Tensor, scale_tril: Tensor) -> None:
+        if bool((scale_tril.diagonal(dim1=-2, dim2=-1) <= 0).any()):
+            raise SpecError("expected a Cholesky factor with a positive diagonal; use Gaussian for silent components")
+        self._mean = mean
+        self.scale_tril = scale_tril
+        self.noise_size = mean.shape[-1]
+
+    @property
+    def mean(self) -> Tensor:
+        return self._mean
+
+    @property
+    def covariance(self) -> Tensor:
+        covariance = self.scale_tril @ self.scale_tril.mT
+        return covariance.expand(*self._mean.shape, self._mean.shape[-1])
+
+    @property
+    def variance(self) -> Tensor:
+        variance = self.scale_tril.square().sum(-1)
+        return variance.expand(torch.broadcast_shapes(self._mean.shape, variance.shape))
+
+    def push(self, noise: Tensor) -> Tensor:
+        return self._mean + (self.scale_tril @ noise[..., None]).squeeze(-1)
+
+    def abduct(self, next_state: Tensor, *, tolerance: float | None = None) -> Tensor:
+        residual = (next_state - self._mean)[..., None]
+        factor = self.scale_tril.expand(*residual.shape[:-2], -1, -1)
+        return torch.linalg.solve_triangular(factor, residual, upper=False).squeeze(-1)
+
+    def log_prob(self, state: Tensor, *, marginal: bool = False, tolerance: float | None = None) -> Tensor:
+        if marginal:
+            return Gaussian(self._mean, self.variance.sqrt()).log_prob(state, marginal=True)
+        white = self.abduct(state)
+        log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return -0.5 * white.square().sum(-1) - log_det - self.noise_size * _HALF_LOG_TWO_PI
+
+    def cdf(self, state: Tensor) -> Tensor:
+        return torch.special.ndtr((state - self._mean) / self.variance.sqrt())
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> MultivariateGaussian:
+        return MultivariateGaussian(change(self._mean), change(self.scale_tril.expand(*self._mean.shape, -1)))
+
+
+def _within(residual: Tensor, reference: Tensor, tolerance: float | None) -> Tensor:
+    if tolerance is None:
+        tolerance = 1e-9 if residual.dtype == torch.float64 else 1e-5
+    return residual.abs() <= tolerance * reference.abs().clamp(min=1.0)
+
+
+def _point_mass(residual: Tensor, reference: Tensor, tolerance: float | None) -> Tensor:
+    inside = _within(residual, reference, tolerance)
+    return torch.where(inside, 0.0, float("-inf")).to(residual.dtype)

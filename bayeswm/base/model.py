@@ -1,0 +1,215 @@
+"""What every model is: something that learns from trajectories and becomes a posterior over worlds."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from os import PathLike
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from bayeswm.base.errors import DataError, SpecError
+from bayeswm.base.laws import Gaussian
+from bayeswm.base.predictive import Predictive
+from bayeswm.base.random import standard_normal
+from bayeswm.base.schema import Schema
+from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.worlds import Belief, MarkovWorlds, Noise, Worlds
+
+if TYPE_CHECKING:
+    from bayeswm.base.structure import Structure
+
+
+class DynamicsModel(ABC):
+    """A model of how a system moves. Hyper-parameters go into the constructor; ``fit`` returns the model itself.
+
+    A leaf implements ``fit``, ``draw`` and, so that it can be saved, ``state_dict`` and ``from_state``.
+    """
+
+    registry: ClassVar[dict[str, type[DynamicsModel]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith("bayeswm."):
+            DynamicsModel.registry[cls.__name__] = cls
+
+    @property
+    @abstractmethod
+    def schema(self) -> Schema:
+        """Variables of the system.
+
+        Raises
+        ------
+        SpecError
+            If the model has not been fitted and takes its variables from the data.
+        """
+
+    @abstractmethod
+    def fit(self, trajectories: Trajectories, *, seed: int | None = None, progress: bool = True) -> Self:
+        """Learn from trajectories and return the model itself."""
+
+    @abstractmethod
+    def draw(self, worlds: int, *, generator: torch.Generator | None = None) -> Worlds:
+        """Draw worlds from the posterior; a posterior that is a few worlds gives each of them once, with its weight."""
+
+    def condition(self, trajectories: Trajectories, *, in_training: bool = False) -> DynamicsModel:
+        """Return a new model whose posterior is given these trajectories too.
+
+        Parameters
+        ----------
+        trajectories : Trajectories
+            New data.
+        in_training : bool
+            The data were in the training set: they count already, and the model comes back as it is.
+
+        Raises
+        ------
+        SpecError
+            If the family cannot do it.
+        """
+        if in_training:
+            return self
+        raise SpecError(f"{type(self).__name__} cannot be conditioned; fit it to all data together instead")
+
+    def predictive(
+        self,
+        state: Tensor | None,
+        action: Tensor,
+        *,
+        context: Tensor | None = None,
+        history: Trajectories | None = None,
+        of: str = "state",
+        worlds: int = 64,
+        particles: int = 100,
+        generator: torch.Generator | None = None,
+    ) -> Predictive:
+        """Return the law of the next state.
+
+        Parameters
+        ----------
+        state : Tensor, shape (*batch, S)
+            Where the system is; None where ``history`` tells.
+        action : Tensor, shape (*batch, A)
+            What is done.
+        context : Tensor, shape (*batch, C), optional
+            Environment factors.
+        history : Trajectories, optional
+            What led here, for systems with a hidden state.
+        of : {"state", "measurement", "function"}
+            The next state, what the sensors will report of it, or its mean in each world without process noise.
+        worlds : int
+            How many to draw, where the posterior is not a few worlds.
+        particles : int
+            Noise draws for a measurement of a noisy state.
+        generator : torch.Generator, optional
+            Needed where worlds or noise are drawn.
+
+        Returns
+        -------
+        Predictive
+            Over one step: its statistics have shape (*batch, 1, S).
+
+        Raises
+        ------
+        SpecError, DataError
+            For an unknown ``of``, wrong shapes or NaN.
+
+        Examples
+        --------
+        >>> import bayeswm as bwm
+        >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.01)
+        >>> model.predictive(torch.tensor([0.1, 0.0]), torch.tensor([0.5])).stddev
+        tensor([[0.0100, 0.0100]], dtype=torch.float64)
+        """
+        if of not in ("state", "measurement", "function"):
+            raise SpecError(f"expected of='state', 'measurement' or 'function', got {of!r}")
+        drawn = self.draw(worlds, generator=generator)
+        schema = drawn.schema
+        if (state is None) == (history is None):
+            raise SpecError("expected either a state or history=, got " + ("both" if history is not None else "neither"))
+        action = finite("action", action, schema.action.columns, drawn)
+        belief: Belief
+        if history is not None:
+            belief, batch = history, (len(history),)
+        else:
+            belief = finite("state", state, schema.state.columns, drawn)
+            batch = tuple(torch.broadcast_shapes(belief.shape[:-1], action.shape[:-1]))
+            belief = belief.expand(*batch, belief.shape[-1])
+        if context is not None or schema.context.size:
+            context = finite("context", context, schema.context.columns, drawn).expand(*batch, schema.context.size)
+
+        def drawn_noise(size: int) -> Tensor:
+            if generator is None:
+                raise SpecError("expected generator=torch.Generator, since noise must be drawn, got none")
+            shape = (len(drawn), particles, *batch, size)
+            return standard_normal(shape, generator, dtype=drawn.dtype, device=drawn.device)
+
+        initial, episode = drawn.initial_noise_size(belief), drawn.episode_noise_size
+        noise = Noise(drawn_noise(initial) if initial else None, drawn_noise(episode) if episode else None)
+        carry = drawn.start(belief, context, noise)
+        law = drawn.transition(carry, action.expand(*batch, action.shape[-1]), context)
+        variables, resolved = schema.state, noise.initial is None and noise.episode is None
+        if of == "function":
+            law = Gaussian(law.mean)
+        elif of == "measurement" and not isinstance(drawn, MarkovWorlds):
+            pushed = law.push(drawn_noise(drawn.noise_size))
+            law, variables, resolved = drawn.measurement(pushed), schema.measured, resolved and not drawn.noise_size
+        return Predictive(
+            variables,
+            [law],
+            drawn.log_weight,
+            exhaustive=drawn.exhaustive,
+            time_step=schema.time_step,
+            initial=drawn.state(carry),
+            resolved=[resolved],
+            has_density=of != "function",
+        )
+
+    def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Return what :meth:`from_state` needs: plain values for JSON, and tensors.
+
+        Raises
+        ------
+        SpecError
+            If the family cannot be saved.
+        """
+        raise SpecError(f"{type(self).__name__} cannot be saved: give it state_dict() and from_state()")
+
+    @classmethod
+    def from_state(
+        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], structure: Structure | None
+    ) -> DynamicsModel:
+        """Rebuild the model from :meth:`state_dict` and its structure, if it has one."""
+        raise SpecError(f"{cls.__name__} cannot be loaded: give it state_dict() and from_state()")
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write the model to a file; see :func:`bayeswm.base.saving.save`."""
+        from bayeswm.base.saving import save
+
+        save(self, path)
+
+
+def finite(name: str, values: Tensor | None, columns: tuple[str, ...], worlds: Worlds) -> Tensor:
+    """Return values in the worlds' number format and place, or say what is wrong with them.
+
+    Raises
+    ------
+    DataError
+        If they are absent, of the wrong size, NaN or infinite.
+    """
+    if values is None:
+        raise DataError(f"expected {name} of shape (*batch, {len(columns)}) for {columns}, got none")
+    tensor = torch.as_tensor(values).to(worlds.device, worlds.dtype)
+    if tensor.ndim < 1 or tensor.shape[-1] != len(columns):
+        raise DataError(
+            f"expected {name} of shape (*batch, {len(columns)}) for {columns}, got {tuple(tensor.shape)}"
+        )
+    if not bool(tensor.isfinite().all()):
+        index = (~tensor.isfinite()).nonzero()[0].tolist()
+        raise DataError(
+            f"expected finite values of {name}, got NaN or infinity, first at {tuple(index[:-1])}, "
+            f"variable {columns[index[-1]]!r}"
+        )
+    return tensor

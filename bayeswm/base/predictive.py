@@ -1,0 +1,502 @@
+"""The posterior predictive: what every model of this library answers with, for one step or a whole horizon."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from bayeswm.base.errors import DataError, EstimateWarning, SpecError, UndefinedWarning
+from bayeswm.base.laws import Law
+from bayeswm.base.mixture import Estimate, LogScore, Split, mix_log, mix_mean, solve_quantile, split_moments
+from bayeswm.base.random import standard_normal, systematic, uniform
+from bayeswm.base.schema import Variables
+
+if TYPE_CHECKING:
+    import xarray
+
+
+class Predictive:
+    """The law of what comes next, as a weighted mixture over worlds and particles.
+
+    Axes are (sample, worlds, particles, *batch, horizon, variable). ``mean``, ``variance``, ``cdf``, ``quantile`` and
+    the like are marginal over worlds, of shape (*batch, H, S); entry h of the horizon is x[h + 1], the start is
+    ``initial``. Models and :func:`bayeswm.rollout` make these; users read them.
+
+    Parameters
+    ----------
+    variables : Variables
+        What the last axis holds.
+    laws : sequence of Law
+        For each step, the law in each world given the particle's past.
+    log_weight : Tensor, shape (worlds,)
+        Normalised log weights.
+    exhaustive : bool
+        Whether the worlds are the posterior.
+    time_step : float
+        Seconds between two entries of the horizon.
+    particles : Tensor, shape (H, worlds, particles, *batch, S), optional
+        Sampled trajectories; absent for one step that was not sampled.
+    initial : Tensor, optional
+        The start state, broadcastable to (worlds, particles, *batch, S).
+    diverged : Tensor, shape (H, worlds, particles, *batch), optional
+        Particles that left the finite numbers; every statistic leaves them out.
+    resolved : sequence of bool, optional
+        For each step, whether no noise came before it, so that the laws there are exact given the worlds; by default
+        the first step only.
+    fresh_worlds : bool
+        Whether each particle met a new world at each step.
+    joint : callable, optional
+        Maps an observed trajectory (*batch, H, S) to its log density by step, shape (worlds, particles, *batch, H).
+    has_density : bool
+        False where ``log_prob`` makes no sense.
+
+    Examples
+    --------
+    Two members that disagree: N(0, 0.1^2) and N(2, 1). The variance is 1.505, not the mean of the two.
+
+    >>> from bayeswm.base.laws import Gaussian
+    >>> from bayeswm.base.schema import Variable
+    >>> law = Gaussian(torch.tensor([0.0, 2.0]).view(2, 1, 1), torch.tensor([0.1, 1.0]).view(2, 1, 1))
+    >>> p = Predictive(Variables([Variable("x")]), [law], torch.full((2,), 0.5).log(), exhaustive=True, time_step=1.0)
+    >>> round(float(p.variance), 3), round(float(p.aleatoric_variance), 3), round(float(p.epistemic_variance), 3)
+    (1.505, 0.505, 1.0)
+    """
+
+    def __init__(
+        self,
+        variables: Variables,
+        laws: Sequence[Law],
+        log_weight: Tensor,
+        *,
+        exhaustive: bool,
+        time_step: float,
+        particles: Tensor | None = None,
+        initial: Tensor | None = None,
+        diverged: Tensor | None = None,
+        resolved: Sequence[bool] | None = None,
+        fresh_worlds: bool = False,
+        joint: Callable[[Tensor], Tensor] | None = None,
+        has_density: bool = True,
+    ) -> None:
+        self.variables = variables
+        self.laws = tuple(laws)
+        self.log_weight = log_weight
+        self.exhaustive = exhaustive
+        self.time_step = time_step
+        self.initial = initial
+        self.fresh_worlds = fresh_worlds
+        self.has_density = has_density
+        self._paths = particles
+        self._diverged = diverged
+        self._resolved = tuple(resolved) if resolved is not None else tuple(h == 0 for h in range(len(self.laws)))
+        self._joint = joint
+
+    # --- shape ----------------------------------------------------------------------------------------------------
+
+    @property
+    def horizon(self) -> int:
+        """Number of steps."""
+        return len(self.laws)
+
+    @property
+    def worlds(self) -> int:
+        """Number of worlds."""
+        return len(self.log_weight)
+
+    @property
+    def weight(self) -> Tensor:
+        """Weights of the worlds, summing to 1."""
+        return self.log_weight.exp()
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """Shape of the batch axes."""
+        if self._paths is not None:
+            return tuple(self._paths.shape[3:-1])
+        return tuple(self.laws[0].mean.shape[2:-1]) if self.laws else ()
+
+    @property
+    def particles(self) -> Tensor:
+        """Sampled trajectories, shape (worlds, particles, *batch, horizon, variable).
+
+        Raises
+        ------
+        SpecError
+            For one step that was not sampled: use :meth:`sample`.
+        """
+        if self._paths is None:
+            raise SpecError("expected a rollout, got a one-step predictive without particles; use .sample(n, generator=)")
+        return self._paths.movedim(0, -2)
+
+    @property
+    def diverged(self) -> Tensor:
+        """Which particles left the finite numbers by each step, shape (worlds, particles, *batch, horizon)."""
+        if self._diverged is None:
+            shape = (self.worlds, 1, *self.batch_shape) if self._paths is None else self._paths.shape[1:-1]
+            return torch.zeros(*shape, self.horizon, dtype=torch.bool, device=self.log_weight.device)
+        return self._diverged.movedim(0, -1)
+
+    def __repr__(self) -> str:
+        names = ", ".join(self.variables.columns)
+        return f"Predictive({self.worlds} worlds, batch {self.batch_shape}, {self.horizon} steps, ({names}))"
+
+    def __getitem__(self, index: int | slice | Tensor) -> Predictive:
+        """Return part of the first batch axis."""
+        if not self.batch_shape:
+            raise SpecError("expected a batch to index, got a single predictive")
+
+        def pick(values: Tensor) -> Tensor:
+            return values[:, :, index]
+
+        initial = self.initial
+        if initial is not None:
+            initial = pick(initial.expand(*initial.shape[:2], *self.batch_shape, initial.shape[-1]))
+        return Predictive(
+            self.variables,
+            [law.map(pick) for law in self.laws],
+            self.log_weight,
+            exhaustive=self.exhaustive,
+            time_step=self.time_step,
+            particles=None if self._paths is None else self._paths[:, :, :, index],
+            initial=initial,
+            diverged=None if self._diverged is None else self._diverged[:, :, :, index],
+            resolved=self._resolved,
+            fresh_worlds=self.fresh_worlds,
+            has_density=self.has_density,
+        )
+
+    # --- moments --------------------------------------------------------------------------------------------------
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean, shape (*batch, H, S)."""
+        return self._split.mean
+
+    @property
+    def variance(self) -> Tensor:
+        """Total variance, shape (*batch, H, S): aleatoric and epistemic together."""
+        total = self._split.total
+        if bool(total.isnan().any()):
+            _undefined("the variance", "no particle, or a single noisy one, is left to estimate it from")
+        return total
+
+    @property
+    def stddev(self) -> Tensor:
+        """Total standard deviation, shape (*batch, H, S)."""
+        return self.variance.sqrt()
+
+    @property
+    def aleatoric_variance(self) -> Tensor:
+        """Variance within worlds, shape (*batch, H, S): what would remain if the world were known."""
+        part = self._split.aleatoric
+        if bool(part.isnan().any()):
+            _undefined("the split of the variance", self._why_no_split())
+        return part
+
+    @property
+    def epistemic_variance(self) -> Tensor:
+        """Variance between worlds, shape (*batch, H, S), not below 0."""
+        return self.unclamped_epistemic_variance.clamp(min=0)
+
+    @property
+    def unclamped_epistemic_variance(self) -> Tensor:
+        """The unbiased estimate of the variance between worlds, which Monte Carlo error can make negative."""
+        part = self._split.between
+        if bool(part.isnan().any()):
+            _undefined("the epistemic variance", self._why_no_split())
+        return part
+
+    @property
+    def covariance(self) -> Tensor:
+        """Total covariance between the variables at each step, shape (*batch, H, S, S)."""
+        return self._stack([self._split_at(h, matrix=True).total for h in range(self.horizon)], matrix=True)
+
+    def circular_mean(self) -> Tensor:
+        """Mean with angles averaged on the circle, in [-pi, pi], shape (*batch, H, S); Gaussian kernels are assumed."""
+        out = self.mean.clone()
+        for column in self.variables.angles:
+            for h, law in enumerate(self.laws):
+                shrink = torch.exp(-0.5 * law.variance[..., column])
+                angle, valid = law.mean[..., column], self._valid(h)
+                parts = []
+                for f in (torch.sin, torch.cos):
+                    height = shrink * f(angle)
+                    if valid is not None:
+                        height = torch.where(valid, height, 0.0)
+                    parts.append((self.weight.to(height).view(-1, *(1,) * (height.ndim - 2)) * height.mean(1)).sum(0))
+                out[..., h, column] = torch.atan2(*parts)
+        return out
+
+    @cached_property
+    def _split(self) -> Split:
+        steps = [self._split_at(h) for h in range(self.horizon)]
+        return Split(*(self._stack([s[i] for s in steps]) for i in range(4)))
+
+    def _split_at(self, h: int, *, matrix: bool = False) -> Split:
+        law = self.laws[h]
+        spread = law.covariance if matrix else law.variance
+        weight = self.weight.to(law.mean).view(-1, *(1,) * (law.mean.ndim - 2))
+        return split_moments(
+            law.mean,
+            spread,
+            weight,
+            exhaustive=self.exhaustive,
+            resolved=self._resolved[h],
+            valid=self._valid(h),
+            merged=self.fresh_worlds and h > 0,
+        )
+
+    def _valid(self, h: int) -> Tensor | None:
+        """Which particles count at a step: those that had not diverged before it (None: all)."""
+        if self._diverged is None:
+            return None
+        finite = self.laws[h].mean.isfinite().all(-1) & self.laws[h].variance.isfinite().all(-1)
+        return finite & ~self._diverged[h] if finite.shape == self._diverged[h].shape else finite
+
+    def _stack(self, steps: list[Tensor], *, matrix: bool = False) -> Tensor:
+        if steps:
+            return torch.stack(steps, -3 if matrix else -2)
+        size = self.variables.size
+        tail = (0, size, size) if matrix else (0, size)
+        return torch.empty(*self.batch_shape, *tail, dtype=self.log_weight.dtype, device=self.log_weight.device)
+
+    def _why_no_split(self) -> str:
+        if self.worlds == 1 and not self.exhaustive:
+            return "one world was drawn; draw more"
+        if self.fresh_worlds:
+            return "a particle that meets a fresh world each step belongs to none"
+        return "it needs at least 2 particles a world at later steps; pass particles="
+
+    # --- distribution ---------------------------------------------------------------------------------------------
+
+    def cdf(self, x: Tensor) -> Tensor:
+        """Return P(X <= x) for each variable, shape (*batch, H, S)."""
+        x = self._observed(x)
+        return self._stack([self._mix_cdf(h, x[..., h, :]) for h in range(self.horizon)])
+
+    def quantile(self, probability: float | Tensor) -> Tensor:
+        """Return quantiles of each variable.
+
+        Parameters
+        ----------
+        probability : float or Tensor of shape (q,)
+            Between 0 and 1, ends excluded.
+
+        Returns
+        -------
+        Tensor, shape (*batch, H, S), with a leading axis q for a tensor of probabilities
+        """
+        p = torch.as_tensor(probability, dtype=torch.float64, device=self.log_weight.device)
+        if bool(((p <= 0) | (p >= 1) | p.isnan()).any()):
+            raise SpecError(f"expected probabilities between 0 and 1, ends excluded, got {probability}")
+        p = p.view(*p.shape, *(1,) * (len(self.batch_shape) + 1))
+        steps = []
+        for h, law in enumerate(self.laws):
+            with torch.no_grad():
+                mean, valid = law.mean.double(), self._valid(h)
+                reach = 8 * law.variance.double().sqrt()
+                low, high = mean - reach, mean + reach
+                if valid is not None:
+                    low = torch.where(valid[..., None], low, float("inf"))
+                    high = torch.where(valid[..., None], high, float("-inf"))
+                low, high = low.amin((0, 1)), high.amax((0, 1))
+                shape = torch.broadcast_shapes(low.shape, p.shape)
+                x = solve_quantile(lambda x, h=h: self._mix_cdf(h, x), low.expand(shape), high.expand(shape), p)
+            steps.append(x.to(law.mean.dtype))
+        if not steps:
+            return self._stack(steps).expand(*p.shape[: p.ndim - len(self.batch_shape) - 1], *self.batch_shape, 0, -1)
+        return torch.stack(steps, -2)
+
+    def interval(self, level: float) -> tuple[Tensor, Tensor]:
+        """Return the central interval that holds ``level`` of the probability, as (lower, upper)."""
+        if not 0 < level < 1:
+            raise SpecError(f"expected a level between 0 and 1, got {level}; 0.9 is a 90 % interval")
+        low, high = self.quantile(torch.tensor([0.5 - level / 2, 0.5 + level / 2]))
+        return low, high
+
+    def log_prob(self, x: Tensor, *, marginal: bool = False) -> Tensor:
+        """Return the log density of an observed outcome.
+
+        Parameters
+        ----------
+        x : Tensor, shape (*batch, H, S)
+            What came; angles on the lift of the observed trajectory.
+        marginal : bool
+            For each step and variable instead of jointly.
+
+        Returns
+        -------
+        Tensor, shape (*batch,), or (*batch, H, S) if marginal
+
+        Raises
+        ------
+        SpecError
+            If this predictive has no density.
+
+        Warns
+        -----
+        EstimateWarning
+            Where an estimate rests on fewer than 20 effective kernels; :meth:`log_score` gives the error.
+        """
+        score = self.log_score(x, marginal=marginal)
+        few = score.kernels < 20
+        if bool(few.any()):
+            share, least = float(few.double().mean()), float(score.kernels.min())
+            warnings.warn(
+                f"{share:.0%} of the log densities rest on fewer than 20 effective kernels (least {least:.1f}); "
+                "draw more worlds or particles, or read the standard errors of .log_score(x)",
+                EstimateWarning,
+                stacklevel=2,
+            )
+        return score.value
+
+    def log_score(self, x: Tensor, *, marginal: bool = False) -> LogScore:
+        """Return :meth:`log_prob` with its Monte Carlo standard error and effective kernel count.
+
+        The marginal densities of later steps mix the one-step laws of the particles (a Rao-Blackwellised estimate).
+        The joint one multiplies one-step laws along the observed trajectory in each world, then averages over worlds;
+        with a fresh world at each step it is the product of the averages.
+        """
+        if not self.has_density:
+            raise SpecError("expected a predictive with a density, got one of a function or of mapped samples; use cdf")
+        x = self._observed(x)
+        if marginal:
+            steps = [self._mix_log(h, self.laws[h].log_prob(x[..., h, :], marginal=True)) for h in range(self.horizon)]
+            return LogScore(*(self._stack([s[i] for s in steps]) for i in range(3)))
+        if self.horizon == 1 and self._joint is None:
+            return self._mix_log(0, self.laws[0].log_prob(x[..., 0, :]))
+        if self._joint is None:
+            raise SpecError("expected a rollout from a model, got a part of one; index the trajectories before")
+        by_step = self._joint(x)
+        weight = self.log_weight.view(-1, *(1,) * (by_step.ndim - 2))
+        exact = by_step.shape[1] == 1
+        if self.fresh_worlds:
+            score = mix_log(by_step, weight, exhaustive=self.exhaustive, resolved=exact)
+            return LogScore(
+                score.value.sum(-1), score.standard_error.square().sum(-1).sqrt(), score.kernels.amin(-1)
+            )
+        total = by_step.sum(-1)
+        return mix_log(total, weight.view(-1, *(1,) * (total.ndim - 2)), exhaustive=self.exhaustive, resolved=exact)
+
+    def _mix_log(self, h: int, log_kernel: Tensor) -> LogScore:
+        valid = self._valid(h)
+        if valid is not None and log_kernel.ndim > valid.ndim:
+            valid = valid[..., None]
+        weight = self.log_weight.view(-1, *(1,) * (log_kernel.ndim - 2))
+        return mix_log(log_kernel, weight, exhaustive=self.exhaustive, resolved=self._resolved[h], valid=valid)
+
+    def _mix_cdf(self, h: int, x: Tensor) -> Tensor:
+        law, valid = self.laws[h], self._valid(h)
+        lead = x.ndim - law.mean.ndim + 2  # further leading axes of x, quantile levels
+        if lead > 0:
+            return torch.stack([self._mix_cdf(h, part) for part in x])
+        value = law.cdf(x)
+        weight = self.weight.to(value).view(-1, *(1,) * (value.ndim - 2))
+        if valid is None:
+            return (weight * value.mean(1)).sum(0)
+        inside = valid[..., None]
+        count = inside.sum(1).to(value)
+        weight = torch.where(count > 0, weight, 0.0)
+        by_world = torch.where(inside, value, 0.0).sum(1) / count.clamp(min=1)
+        return (weight * by_world).sum(0) / weight.sum(0)
+
+    def _observed(self, x: Tensor) -> Tensor:
+        if x.shape[-2:] != (self.horizon, self.variables.size):
+            raise DataError(
+                f"expected values of shape (*batch, {self.horizon}, {self.variables.size}), got {tuple(x.shape)}"
+            )
+        return x
+
+    # --- samples --------------------------------------------------------------------------------------------------
+
+    def sample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw n outcomes, shape (n, *batch, H, S), without gradients: see :meth:`rsample`."""
+        with torch.no_grad():
+            return self.rsample(n, generator=generator)
+
+    def rsample(self, n: int, *, generator: torch.Generator) -> Tensor:
+        """Draw n outcomes, differentiable in the start, the actions and the parameters.
+
+        One step is pushed forward from new noise. A horizon draws from its particles, whole trajectories at a time, so
+        that more draws than particles repeat some.
+
+        Returns
+        -------
+        Tensor, shape (n, *batch, H, S)
+        """
+        if self.horizon == 0:
+            return torch.empty(n, *self.batch_shape, 0, self.variables.size, dtype=self.log_weight.dtype)
+        if self._paths is None:
+            law = self.laws[0]
+            world = systematic(self.log_weight, n, generator)
+            shape = (1, n, *self.batch_shape, law.noise_size)
+            noise = standard_normal(shape, generator, dtype=law.mean.dtype, device=law.mean.device)
+            # each world gets all the noise only where it is the world that was drawn
+            out = law.mean.new_empty(n, *self.batch_shape, self.variables.size)
+            for w in world.unique().tolist():
+                rows = (world == w).nonzero().squeeze(-1)
+                one = law.map(lambda t, w=w: t[w : w + 1, :1])
+                out = out.index_copy(0, rows, one.push(noise[:, rows])[0])
+            return out[..., None, :]
+        paths = self._paths.movedim(0, -2)
+        worlds, count = paths.shape[:2]
+        flat = paths.flatten(0, 1)
+        log_weight = (self.log_weight - torch.log(torch.tensor(float(count))))[:, None].expand(worlds, count).flatten()
+        if self._diverged is None:
+            return flat[systematic(log_weight, n, generator)]
+        alive = ~self._diverged[-1].flatten(0, 1)
+        weight = log_weight.exp().view(-1, *(1,) * (alive.ndim - 1)) * alive
+        edges = (weight / weight.sum(0)).cumsum(0)
+        if bool(edges[-1].isnan().any()):
+            raise DataError("expected a particle that stayed finite in every batch row, got a row without one")
+        draw = uniform((n, *alive.shape[1:]), generator, dtype=edges.dtype, device=edges.device)
+        index = (draw[:, None] > edges[None]).sum(1).clamp(max=len(flat) - 1)
+        return flat.gather(0, index[..., None, None].expand(n, *flat.shape[1:]))
+
+    def expectation(self, fn: Callable[[Tensor], Tensor]) -> Estimate:
+        """Return the expectation of a function of whole trajectories, with its Monte Carlo standard error.
+
+        Parameters
+        ----------
+        fn : callable
+            Maps trajectories (worlds, particles, *batch, H, S) to values (worlds, particles, ...).
+
+        Returns
+        -------
+        Estimate
+            ``value`` and ``standard_error``; worlds are the clusters of the error where they are drawn.
+        """
+        if self._diverged is not None and bool(self._diverged.any()):
+            share = float(self._diverged[-1].double().mean())
+            raise DataError(f"expected finite particles, {share:.1%} diverged; shorten the horizon or treat .diverged")
+        return mix_mean(fn(self.particles).to(self.log_weight), self.weight, exhaustive=self.exhaustive)
+
+    def probability(self, event: Callable[[Tensor], Tensor]) -> Estimate:
+        """Return the probability of an event over whole trajectories: :meth:`expectation` of a boolean function."""
+        return self.expectation(lambda paths: event(paths).to(self.log_weight.dtype))
+
+    # --- labelled -------------------------------------------------------------------------------------------------
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Return mean, parts of the variance and quantiles as a labelled data set."""
+        from bayeswm.base.labelled_predictive import predictive_to_xarray
+
+        return predictive_to_xarray(self)
+
+    def to_datatree(self, *, generator: torch.Generator | None = None) -> xarray.DataTree:
+        """Return the particles as an ArviZ tree: group posterior_predictive, chain = 1, draw = world.
+
+        Weighted worlds are resampled, for which a generator is needed.
+        """
+        from bayeswm.base.labelled_predictive import predictive_to_datatree
+
+        return predictive_to_datatree(self, generator=generator)
+
+
+def _undefined(what: str, why: str) -> None:
+    warnings.warn(f"{what} is undefined and is NaN: {why}", UndefinedWarning, stacklevel=3)

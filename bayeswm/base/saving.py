@@ -1,0 +1,199 @@
+"""Saved models: safetensors with a JSON header, written atomically, read without running anything."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from bayeswm.base.errors import CheckpointError, SpecError
+from bayeswm.base.structure import Structure
+
+if TYPE_CHECKING:
+    from bayeswm.base.model import DynamicsModel
+
+FORMAT = 1
+
+
+def save(model: DynamicsModel, path: str | PathLike[str]) -> None:
+    """Write a model to a file.
+
+    The file is a safetensors archive whose metadata hold a JSON header: format version, class names, configuration,
+    library versions and a checksum. It appears under its name only when it is whole.
+
+    Parameters
+    ----------
+    model : DynamicsModel
+        A fitted model.
+    path : path
+        Where to.
+
+    Raises
+    ------
+    SpecError
+        If the model or its structure cannot be described by plain values.
+    """
+    config, tensors = model.state_dict()
+    structure = getattr(model, "structure", None)
+    header: dict[str, Any] = {
+        "format": FORMAT,
+        "class": type(model).__name__,
+        "config": config,
+        "structure": None if structure is None else structure.name,
+        "structure_config": None,
+        "versions": {"bayeswm": _version(), "torch": torch.__version__},
+    }
+    if structure is not None and structure.name in Structure.registry:
+        header["structure_config"] = structure.config()
+    elif structure is not None and type(structure).config is not Structure.config:
+        header["structure_config"] = structure.config()
+    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    header["checksum"] = _checksum(header, tensors)
+    target = Path(path)
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    os.close(handle)
+    try:
+        save_file(tensors or {"empty": torch.zeros(0)}, temporary, metadata={"bayeswm": json.dumps(header)})
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(
+    path: str | PathLike[str],
+    *,
+    structures: Sequence[type[Structure] | Structure] = (),
+    models: Sequence[type[DynamicsModel]] = (),
+) -> DynamicsModel:
+    """Read a model from a file.
+
+    Nothing in the file is run or imported: class names are looked up among the library's own and those passed in.
+
+    Parameters
+    ----------
+    path : path
+        What :meth:`DynamicsModel.save` wrote.
+    structures : sequence of Structure classes or instances
+        The user's own structures: classes are built from the saved configuration, instances are taken as they are.
+    models : sequence of DynamicsModel classes
+        The user's own model families.
+
+    Returns
+    -------
+    DynamicsModel
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, truncated, altered, no model at all, of a newer format or of an unknown class.
+
+    Examples
+    --------
+    >>> import tempfile, bayeswm as bwm
+    >>> path = tempfile.mkdtemp() + "/pendulum.bwm"
+    >>> bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.01).save(path)
+    >>> type(load(path)).__name__
+    'KnownDynamics'
+    """
+    from bayeswm.base.model import DynamicsModel
+
+    header, tensors = _read(Path(path))
+    known: dict[str, type[DynamicsModel]] = {**DynamicsModel.registry, **{m.__name__: m for m in models}}
+    if header.get("class") not in known:
+        raise CheckpointError(
+            f"{path}: expected a model of class {', '.join(sorted(known))}, got {header.get('class')!r}; "
+            "pass your own class in models=[...]"
+        )
+    try:
+        structure = _structure(path, header, structures)
+        return known[header["class"]].from_state(header["config"], tensors, structure)
+    except CheckpointError:
+        raise
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: the content does not fit class {header['class']}: {error}") from error
+
+
+def _structure(
+    path: str | PathLike[str], header: dict[str, Any], own: Sequence[type[Structure] | Structure]
+) -> Structure | None:
+    name = header.get("structure")
+    if name is None:
+        return None
+    for given in own:
+        if isinstance(given, Structure) and given.name == name:
+            return given
+    classes = {**Structure.registry, **{c.__name__: c for c in own if isinstance(c, type)}}
+    if name not in classes or header["structure_config"] is None:
+        raise CheckpointError(
+            f"{path}: expected the structure {name!r}, which is not part of the library; pass it in structures=[...]"
+        )
+    return classes[name].from_config(header["structure_config"])
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    if not path.is_file():
+        raise CheckpointError(f"{path}: expected a saved model, found no file")
+    try:
+        with safe_open(str(path), framework="pt") as archive:
+            metadata = archive.metadata() or {}
+            tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (no iterator there)
+    except (SafetensorError, ValueError, OSError) as error:
+        kind = "empty" if path.stat().st_size == 0 else "truncated or no model file of this library"
+        raise CheckpointError(f"{path}: the file is {kind} ({error})") from None
+    if "bayeswm" not in metadata:
+        raise CheckpointError(f"{path}: a safetensors file, but not one that this library wrote")
+    try:
+        header = json.loads(metadata["bayeswm"])
+        version, checksum = int(header["format"]), header.pop("checksum")
+    except (ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: the header is unreadable ({error})") from None
+    if version > FORMAT:
+        raise CheckpointError(f"{path}: format {version} is newer than this library reads ({FORMAT}); upgrade bayeswm")
+    tensors.pop("empty", None)
+    if checksum != _checksum(header, tensors):
+        raise CheckpointError(f"{path}: the checksum does not match, the file was altered or damaged")
+    return header, tensors
+
+
+def _checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+    return digest.hexdigest()
+
+
+def _version() -> str:
+    from bayeswm import __version__
+
+    return __version__
+
+
+def plain(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration that JSON can hold, or say which entry it cannot.
+
+    Raises
+    ------
+    SpecError
+        Naming the entry.
+    """
+    for name, value in config.items():
+        try:
+            json.dumps(value)
+        except TypeError:
+            raise SpecError(f"cannot save {name}={value!r}: expected numbers, strings, lists or dictionaries") from None
+    return config

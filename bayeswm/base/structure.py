@@ -1,0 +1,199 @@
+"""What the dynamics are, apart from how uncertain we are about them: pure functions of named parameters."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from bayeswm.base.errors import SpecError
+from bayeswm.base.random import global_rng, spawn_seeds
+from bayeswm.base.schema import Schema
+
+Parameters = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One named parameter of a structure.
+
+    Attributes
+    ----------
+    value : float or Tensor or Distribution
+        Its value, or the law that describes what is known of it before data.
+    unit : str
+        Unit, SI where there is one.
+    positive : bool
+        Whether only values above 0 make sense.
+    """
+
+    value: float | Tensor | Distribution
+    unit: str = ""
+    positive: bool = False
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether the value is a law."""
+        return isinstance(self.value, Distribution)
+
+
+class Structure(ABC):
+    """A transition function written for one world.
+
+    A structure holds no state that changes: its parameters come in as an argument. ``transition`` sees plain
+    parameters and states of shape (*batch, S); :meth:`batched` adds the worlds with ``torch.func.vmap``, and a structure
+    for which that is slow overrides it.
+    """
+
+    registry: ClassVar[dict[str, type[Structure]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if cls.__module__.startswith("bayeswm."):
+            Structure.registry[cls.__name__] = cls
+
+    @property
+    def name(self) -> str:
+        """Name under which a saved model finds the structure again."""
+        return type(self).__name__
+
+    @property
+    @abstractmethod
+    def schema(self) -> Schema | None:
+        """The variables, or None where the structure takes those of the data (see :meth:`bind`)."""
+
+    @abstractmethod
+    def parameters(self) -> dict[str, Parameter]:
+        """Return the named parameters with their values or laws."""
+
+    @abstractmethod
+    def transition(
+        self, parameters: Parameters, state: Tensor, action: Tensor, context: Tensor, step: int | Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return the mean of the next state and the standard deviation of the process noise.
+
+        Parameters
+        ----------
+        parameters : mapping of str to Tensor
+            One value for each name of :meth:`parameters`.
+        state : Tensor, shape (*batch, S)
+            States.
+        action : Tensor, broadcastable to (*batch, A)
+            Actions.
+        context : Tensor, broadcastable to (*batch, C)
+            Context.
+        step : int or Tensor
+            Index of the step, for dynamics that change with time.
+
+        Returns
+        -------
+        tuple of Tensor, shape (*batch, S), and Tensor or None
+            The second is None where the structure says nothing about noise.
+        """
+
+    def bind(self, schema: Schema) -> Structure:
+        """Return the structure for these variables: itself where it has a schema that fits.
+
+        Raises
+        ------
+        SpecError
+            If the sizes or the time step differ from the structure's own schema.
+        """
+        own = self.schema
+        if own is None:
+            return self
+        for group in ("state", "action", "context"):
+            have, want = getattr(own, group), getattr(schema, group)
+            if have.size != want.size:
+                raise SpecError(
+                    f"{self.name}: expected {group} ({', '.join(have.columns)}), got ({', '.join(want.columns)}); "
+                    "order and number of columns must agree"
+                )
+        if abs(own.time_step - schema.time_step) > 1e-9 * own.time_step:
+            raise SpecError(
+                f"{self.name}: expected a time step of {own.time_step:g} s, got {schema.time_step:g} s; "
+                "resample the data or set the structure's time_step"
+            )
+        return self
+
+    def check_parameters(self) -> None:
+        """Refuse fixed values that make no sense: for the end of a constructor.
+
+        Raises
+        ------
+        SpecError
+            Naming the parameter and its unit.
+        """
+        for name, p in self.parameters().items():
+            if not isinstance(p.value, Distribution):
+                value = torch.as_tensor(p.value)
+                if not bool(value.isfinite().all()) or (p.positive and not bool((value > 0).all())):
+                    wanted = "> 0" if p.positive else "finite"
+                    raise SpecError(f"{self.name}: expected {name} {wanted} {p.unit}, got {p.value}")
+
+    def batched(
+        self, parameters: Parameters, state: Tensor, action: Tensor, context: Tensor, step: int | Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return :meth:`transition` in many worlds: parameters (W, ...), states (W, P, *batch, S).
+
+        Actions and context may lack the world and particle axes.
+        """
+        worlds = state.shape[0]
+
+        def one(values: dict[str, Tensor], x: Tensor, a: Tensor, c: Tensor) -> tuple[Tensor, ...]:
+            mean, scale = self.transition(values, x, a, c, step)
+            return (mean,) if scale is None else (mean, scale)
+
+        def axis(values: Tensor) -> int | None:
+            return 0 if values.ndim == state.ndim and values.shape[0] == worlds else None
+
+        if worlds == 1:
+            drop = [v[0] if axis(v) == 0 else v for v in (action, context)]
+            out = one({k: v[0] for k, v in parameters.items()}, state[0], *drop)
+            out = tuple(v[None] for v in out)
+        else:
+            dims = (dict.fromkeys(parameters, 0), 0, axis(action), axis(context))
+            out = torch.func.vmap(one, in_dims=dims)(dict(parameters), state, action, context)
+        return (out[0], None) if len(out) == 1 else (out[0], out[1])
+
+    def initial(self, worlds: int, generator: torch.Generator | None, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Return parameters of many worlds: fixed values repeated, laws sampled, shape (worlds, ...).
+
+        Raises
+        ------
+        SpecError
+            If a parameter is uncertain and no generator is given.
+        """
+        out: dict[str, Tensor] = {}
+        for name, parameter in self.parameters().items():
+            if isinstance(parameter.value, Distribution):
+                if generator is None:
+                    raise SpecError(f"parameter {name!r} is uncertain: pass generator= to draw it")
+                with global_rng(spawn_seeds(generator, 1)[0]):
+                    out[name] = parameter.value.sample((worlds,)).to(dtype)
+            else:
+                value = torch.as_tensor(parameter.value, dtype=dtype)
+                out[name] = value.expand(worlds, *value.shape).clone()
+            if parameter.positive and bool((out[name] <= 0).any()):
+                raise SpecError(f"{self.name}: expected {name} > 0, got {float(out[name].min()):g}; use a positive law")
+        return out
+
+    def config(self) -> dict[str, Any]:
+        """Return what :meth:`from_config` needs, as plain values for JSON.
+
+        Raises
+        ------
+        SpecError
+            If the structure cannot be described by plain values.
+        """
+        raise SpecError(f"{self.name} cannot be saved: give it config() and from_config()")
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Structure:
+        """Rebuild the structure from :meth:`config`."""
+        return cls(**config)

@@ -1,0 +1,368 @@
+"""Worlds: many frozen draws of a whole system, as one batched object."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+
+from bayeswm.base.errors import DataError, SpecError, UnknownVariableError
+from bayeswm.base.laws import Gaussian, Law
+from bayeswm.base.schema import Schema, Variables
+from bayeswm.base.structure import Structure
+from bayeswm.base.trajectories import Trajectories
+
+Belief = Tensor | Law | Trajectories
+
+
+class Noise(NamedTuple):
+    """Standard normal noise of a rollout, by when it is drawn; None for a part that the system does not have.
+
+    ``initial`` and ``episode`` have shape (worlds, particles, *batch, n), ``step`` (worlds, particles, *batch, H, n).
+    """
+
+    initial: Tensor | None = None
+    episode: Tensor | None = None
+    step: Tensor | None = None
+
+
+class Worlds(ABC):
+    """A posterior over worlds, drawn: each world is one complete system with explicit noise.
+
+    The carry is whatever a world needs to go on (for a Markov system its state); callers pass it on and look at it
+    through :meth:`state` and :meth:`measurement` only. Leading axes are (worlds, particles, *batch).
+
+    Attributes
+    ----------
+    schema : Schema
+        Variables of the system.
+    parameters : mapping of str to Tensor, shape (worlds, ...)
+        What differs between worlds.
+    log_weight : Tensor, shape (worlds,)
+        Logarithms of the weights, normalised.
+    exhaustive : bool
+        Whether these worlds are the whole posterior (members of an ensemble, a known system) or draws from it.
+    noise_size, episode_noise_size : int
+        Noise coordinates of a step and of an episode.
+    """
+
+    schema: Schema
+    parameters: Mapping[str, Tensor]
+    log_weight: Tensor
+    exhaustive: bool
+    noise_size: int
+    episode_noise_size: int = 0
+
+    # --- the system -----------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def start(self, belief: Belief, context: Tensor | None = None, noise: Noise | None = None) -> Any:
+        """Return the carry at the start.
+
+        Parameters
+        ----------
+        belief : Tensor of shape (*batch, S), Law or Trajectories
+            A known state, a law of it (pushed forward from ``noise.initial``), or the history that led to it.
+        context : Tensor, shape (*batch, C), optional
+            Context.
+        noise : Noise, optional
+            Its ``initial`` and ``episode`` parts are used.
+        """
+
+    @abstractmethod
+    def transition(self, carry: Any, action: Tensor, context: Tensor | None = None, *, step: int | Tensor = 0) -> Law:
+        """Return the law of the next carry in each world."""
+
+    def step(
+        self, carry: Any, action: Tensor, context: Tensor | None = None, *, noise: Tensor, step: int | Tensor = 0
+    ) -> Any:
+        """Return the next carry: the transition's law, pushed."""
+        return self.transition(carry, action, context, step=step).push(noise)
+
+    @abstractmethod
+    def state(self, carry: Any) -> Tensor:
+        """Return the state, shape (worlds, particles, *batch, S)."""
+
+    @abstractmethod
+    def measurement(self, carry: Any) -> Law:
+        """Return the law of what the sensors report."""
+
+    @abstractmethod
+    def filter(
+        self,
+        carry: Any,
+        action: Tensor,
+        context: Tensor | None,
+        measurement: Tensor,
+        mask: Tensor | None = None,
+        *,
+        step: int | Tensor = 0,
+    ) -> tuple[Any, Tensor]:
+        """Predict one step and update on a measurement.
+
+        Returns
+        -------
+        tuple of carry and Tensor, shape (worlds, particles, *batch)
+            The carry given the measurement, and the log density of the measurement.
+        """
+
+    @abstractmethod
+    def smooth(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> tuple[Noise, Tensor]:
+        """Draw all noise given whole episodes.
+
+        Returns
+        -------
+        tuple of Noise and Tensor, shape (worlds, particles, episodes)
+            A posterior draw of the noise in each world, and the log density of the episodes there.
+        """
+
+    def initial_noise_size(self, belief: Belief) -> int:
+        """Return the number of noise coordinates that :meth:`start` takes for this belief."""
+        return belief.noise_size if isinstance(belief, Law) else 0
+
+    def log_likelihood(self, carry: Any, measurements: Tensor, actions: Tensor, context: Tensor) -> Tensor:
+        """Return the log density of measured episodes step by step, by filtering along them.
+
+        Parameters
+        ----------
+        carry : opaque
+            What :meth:`start` returned for the beginning of the episodes.
+        measurements : Tensor, shape (*batch, H, M)
+            What was measured after each action; NaN for what was not.
+        actions : Tensor, shape (*batch, H, A)
+            Actions.
+        context : Tensor, shape (*batch, H, C)
+            Context of each step.
+
+        Returns
+        -------
+        Tensor, shape (worlds, particles, *batch, H)
+            The log density of each measurement given those before it.
+        """
+        steps: list[Tensor] = []
+        for t in range(measurements.shape[-2]):
+            seen = ~measurements[..., t, :].isnan()
+            mask = None if bool(seen.all()) else seen
+            carry, log_prob = self.filter(
+                carry, actions[..., t, :], context[..., t, :], measurements[..., t, :], mask, step=t
+            )
+            steps.append(log_prob)
+        return torch.stack(steps, -1)
+
+    # --- the collection -------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _with(self, *, parameters: Mapping[str, Tensor], log_weight: Tensor, exhaustive: bool) -> Self:
+        """Return worlds of the same system with other parameters and weights."""
+
+    def __len__(self) -> int:
+        return len(self.log_weight)
+
+    def __repr__(self) -> str:
+        kind = "the posterior" if self.exhaustive else "draws"
+        return f"{type(self).__name__}({len(self)} worlds ({kind}), state=({', '.join(self.schema.state.names)}))"
+
+    @property
+    def weight(self) -> Tensor:
+        """Weights, shape (worlds,), summing to 1."""
+        return self.log_weight.exp()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the parameters."""
+        return next((v.dtype for v in self.parameters.values()), self.log_weight.dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return self.log_weight.device
+
+    def replace(self, **values: float | Tensor) -> Self:
+        """Return the worlds with some parameters set: a scalar in every world, or one value a world.
+
+        Raises
+        ------
+        UnknownVariableError
+            For a name that is no parameter.
+        """
+        parameters = dict(self.parameters)
+        for name, value in values.items():
+            if name not in parameters:
+                raise UnknownVariableError.of(name, parameters)
+            old = parameters[name]
+            new = torch.as_tensor(value, dtype=old.dtype, device=old.device)
+            try:
+                parameters[name] = new.expand_as(old).clone()
+            except RuntimeError:
+                raise SpecError(f"{name}: expected a shape that fits {tuple(old.shape)}, got {tuple(new.shape)}") from None
+        return self._with(parameters=parameters, log_weight=self.log_weight, exhaustive=self.exhaustive)
+
+    def reweight(self, log_weight: Tensor, *, exhaustive: bool | None = None) -> Self:
+        """Return the same worlds under other weights, shape (worlds,), which need not be normalised.
+
+        Raises
+        ------
+        SpecError
+            If the number of weights differs, or no weight is finite.
+        """
+        if log_weight.shape != self.log_weight.shape:
+            raise SpecError(f"expected weights of shape {tuple(self.log_weight.shape)}, got {tuple(log_weight.shape)}")
+        log_weight = torch.log_softmax(log_weight.to(self.log_weight), 0)
+        if bool(log_weight.isnan().any()):
+            raise SpecError("expected at least one world with a finite log weight and none with NaN")
+        exhaustive = self.exhaustive if exhaustive is None else exhaustive
+        return self._with(parameters=self.parameters, log_weight=log_weight, exhaustive=exhaustive)
+
+    def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Self:
+        """Return some worlds; they count as the posterior only if all are still there."""
+        picked = torch.arange(len(self), device=self.device)[torch.as_tensor(index) if isinstance(index, Sequence) else index]
+        picked = picked.reshape(-1)
+        if len(picked) == 0:
+            raise SpecError("expected at least one world in the selection, got none")
+        whole = self.exhaustive and len(picked) == len(self) == len(picked.unique())
+        return self._with(
+            parameters={k: v[picked] for k, v in self.parameters.items()},
+            log_weight=torch.log_softmax(self.log_weight[picked], 0),
+            exhaustive=whole,
+        )
+
+
+class MarkovWorlds(Worlds):
+    """Worlds whose carry is the state and whose sensors report it exactly; a leaf adds ``transition``."""
+
+    def start(self, belief: Belief, context: Tensor | None = None, noise: Noise | None = None) -> Tensor:
+        if isinstance(belief, Trajectories):
+            rows = torch.arange(len(belief), device=belief.device)
+            belief = belief.states()[rows, belief.lengths]
+            if bool(belief.isnan().any()):
+                raise DataError("expected a fully recorded last state in the history, got missing values")
+        if isinstance(belief, Law):
+            initial = None if noise is None else noise.initial
+            if belief.noise_size and initial is None:
+                raise SpecError("expected noise.initial to draw from a belief that is a law, got none")
+            if initial is None:
+                initial = belief.mean.new_zeros(*belief.mean.shape[:-1], 0)
+            return belief.push(initial)
+        return belief.to(self.log_weight.device, self.dtype).expand(len(self), 1, *belief.shape)
+
+    def state(self, carry: Tensor) -> Tensor:
+        return carry
+
+    def measurement(self, carry: Tensor) -> Law:
+        return Gaussian(carry)
+
+    def filter(
+        self,
+        carry: Tensor,
+        action: Tensor,
+        context: Tensor | None,
+        measurement: Tensor,
+        mask: Tensor | None = None,
+        *,
+        step: int | Tensor = 0,
+    ) -> tuple[Tensor, Tensor]:
+        if mask is not None and not bool(mask.all()):
+            raise DataError("expected every state to be measured, got missing ones; use a model with sensor noise")
+        law = self.transition(carry, action, context, step=step)
+        log_prob = law.log_prob(measurement)
+        return measurement.expand(*log_prob.shape, measurement.shape[-1]), log_prob
+
+    def smooth(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> tuple[Noise, Tensor]:
+        states, action, context = (
+            v.to(self.device, self.dtype)
+            for v in (trajectory.states(), trajectory.action, trajectory.step_context())
+        )
+        law, after, inside = self._along(self.start(states[:, 0]), states[:, 1:], action, context)
+        noise = torch.where(inside[..., None], law.abduct(after), float("nan"))
+        return Noise(step=noise), torch.where(inside, law.log_prob(after), 0.0).sum(-1)
+
+    def log_likelihood(self, carry: Tensor, measurements: Tensor, actions: Tensor, context: Tensor) -> Tensor:
+        law, after, inside = self._along(carry, measurements, actions, context)
+        return torch.where(inside, law.log_prob(after), 0.0)
+
+    def _along(
+        self, carry: Tensor, states: Tensor, actions: Tensor, context: Tensor
+    ) -> tuple[Law, Tensor, Tensor]:
+        """Return the law of every step of known states at once (time is one more batch axis), and what came.
+
+        NaN after the end of an episode is filled, so that no gradient meets it; the mask says where.
+        """
+        missing = states.isnan()
+        inside = ~missing.all(-1)
+        if bool((missing.any(-1) & inside).any()) or bool((inside.cummin(-1).values != inside).any()):
+            raise DataError("expected every state to be measured, got missing ones; use a model with sensor noise")
+        states = torch.where(missing, 0.0, states)
+        carry = carry.expand(*torch.broadcast_shapes(carry.shape[:2], (len(self), 1)), *states.shape[:-2], -1)
+        later = states[..., :-1, :].expand(*carry.shape[:2], *states[..., :-1, :].shape)
+        before = torch.cat((carry[..., None, :], later), -2)
+        filled = (torch.where(inside[..., None], v, 0.0) for v in (actions, context))
+        steps = torch.arange(states.shape[-2], device=states.device)
+        law = self.transition(before, *filled, step=steps)
+        return law, torch.where(inside[..., None], states, law.mean), inside
+
+
+class StructureWorlds(MarkovWorlds):
+    """A structure with drawn parameters and its process noise.
+
+    Parameters
+    ----------
+    structure : Structure
+        Transition function, bound to the schema.
+    schema : Schema
+        Variables.
+    parameters : mapping of str to Tensor, shape (worlds, ...)
+        Parameters of the structure; ``process_noise`` of shape (worlds, S), if there, is the standard deviation of the
+        noise and takes precedence over the structure's own.
+    log_weight : Tensor, shape (worlds,), optional
+        Equal weights by default.
+    exhaustive : bool
+        Whether these worlds are the posterior.
+    noisy : tuple of int, optional
+        State columns with process noise; all by default.
+    """
+
+    def __init__(
+        self,
+        structure: Structure,
+        schema: Schema,
+        parameters: Mapping[str, Tensor],
+        *,
+        log_weight: Tensor | None = None,
+        exhaustive: bool,
+        noisy: tuple[int, ...] | None = None,
+    ) -> None:
+        self.structure = structure
+        self.schema = schema
+        self.parameters = dict(parameters)
+        count = len(next(iter(self.parameters.values())))
+        if log_weight is None:
+            log_weight = torch.zeros(count, dtype=torch.float64, device=next(iter(self.parameters.values())).device)
+        self.log_weight = torch.log_softmax(log_weight.double(), 0)
+        self.exhaustive = exhaustive
+        self.noisy = noisy
+        self.noise_size = schema.state.size if noisy is None else len(noisy)
+
+    def transition(
+        self, carry: Tensor, action: Tensor, context: Tensor | None = None, *, step: int | Tensor = 0
+    ) -> Gaussian:
+        if context is None:
+            context = action.new_empty(*action.shape[:-1], 0)
+        own = {k: v for k, v in self.parameters.items() if k != "process_noise"}
+        mean, scale = self.structure.batched(own, carry, action, context, step)
+        noise = self.parameters.get("process_noise")
+        if noise is not None:
+            scale = noise.view(len(self), *(1,) * (mean.ndim - 2), -1)
+        return Gaussian(mean, scale, noisy=self.noisy)
+
+    def _with(self, *, parameters: Mapping[str, Tensor], log_weight: Tensor, exhaustive: bool) -> Self:
+        return type(self)(
+            self.structure, self.schema, parameters, log_weight=log_weight, exhaustive=exhaustive, noisy=self.noisy
+        )
+
+
+def columns_of(worlds: Worlds, of: str) -> Variables:
+    """Return the variables that a predictive of the state, the function or the measurement has."""
+    return worlds.schema.measured if of == "measurement" else worlds.schema.state

@@ -1,0 +1,5 @@
+"""Models: a structure and a way of being uncertain about it, as a posterior over worlds."""
+
+from bayeswm.models.known import KnownDynamics
+
+__all__ = ["KnownDynamics"]

@@ -1,0 +1,126 @@
+"""The system itself as a model, or, with uncertain parameters, the prior over systems."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from bayeswm.base.errors import SpecError, UnknownVariableError
+from bayeswm.base.model import DynamicsModel
+from bayeswm.base.saving import plain
+from bayeswm.base.schema import Schema
+from bayeswm.base.structure import Structure
+from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.worlds import StructureWorlds
+
+NoiseScale = float | Sequence[float] | Mapping[str, float] | Tensor
+
+
+class KnownDynamics(DynamicsModel):
+    """A structure taken as the truth: one world, nothing to learn.
+
+    Where parameters of the structure are laws, worlds are draws from them: the prior before data.
+
+    Parameters
+    ----------
+    structure : Structure
+        With a schema.
+    noise : float, sequence of float, or mapping of str to float
+        Standard deviation of the process noise, for all columns of the state, for each, or by name (0 elsewhere), in
+        the variables' units; 0 is no noise.
+    dtype : torch.dtype
+        Number format.
+
+    Raises
+    ------
+    SpecError, UnknownVariableError
+        If the structure has no schema, or the noise does not fit it.
+
+    Examples
+    --------
+    >>> from bayeswm.structures import Pendulum
+    >>> truth = KnownDynamics(structure=Pendulum.gymnasium(), noise={"velocity": 0.05})
+    >>> truth.draw(1).noise_size
+    1
+    """
+
+    def __init__(
+        self, *, structure: Structure, noise: NoiseScale = 0.0, dtype: torch.dtype = torch.float64
+    ) -> None:
+        if structure.schema is None:
+            raise SpecError(f"expected a structure with a schema, got {structure.name}, which learns its variables")
+        self.structure = structure
+        self.dtype = dtype
+        self.noise = _scales(noise, structure.schema)
+
+    @property
+    def schema(self) -> Schema:
+        schema = self.structure.schema
+        if schema is None:  # the constructor makes sure that it is there
+            raise SpecError("expected a structure with a schema")
+        return schema
+
+    @property
+    def uncertain(self) -> bool:
+        """Whether any parameter is a law."""
+        return any(p.uncertain for p in self.structure.parameters().values())
+
+    def fit(self, trajectories: Trajectories, *, seed: int | None = None, progress: bool = True) -> Self:
+        """Return the model itself: nothing is learned, but the variables must fit."""
+        self.structure.bind(trajectories.schema)
+        return self
+
+    def draw(self, worlds: int, *, generator: torch.Generator | None = None) -> StructureWorlds:
+        """Return the system, or that many systems drawn from the laws of its parameters."""
+        if worlds < 1:
+            raise SpecError(f"expected worlds >= 1, got {worlds}")
+        count = worlds if self.uncertain else 1
+        parameters = self.structure.initial(count, generator, self.dtype)
+        scale = torch.tensor(self.noise, dtype=self.dtype)
+        parameters["process_noise"] = scale.expand(count, -1).clone()
+        noisy = tuple(i for i, s in enumerate(self.noise) if s > 0)
+        return StructureWorlds(self.structure, self.schema, parameters, exhaustive=not self.uncertain, noisy=noisy)
+
+    def condition(self, trajectories: Trajectories, *, in_training: bool = False) -> DynamicsModel:
+        """Return the model itself: a known system learns nothing.
+
+        Raises
+        ------
+        SpecError
+            If parameters are uncertain: their posterior needs an inference method.
+        """
+        if in_training or not self.uncertain:
+            return self
+        raise SpecError("expected known parameters; to learn uncertain ones, fit a Bayesian model of this structure")
+
+    def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        return plain({"noise": list(self.noise), "dtype": str(self.dtype).removeprefix("torch.")}), {}
+
+    @classmethod
+    def from_state(
+        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], structure: Structure | None
+    ) -> KnownDynamics:
+        if structure is None:
+            raise SpecError("expected a structure in the file, got none")
+        return cls(structure=structure, noise=config["noise"], dtype=getattr(torch, config["dtype"]))
+
+
+def _scales(noise: NoiseScale, schema: Schema) -> tuple[float, ...]:
+    columns = schema.state.columns
+    if isinstance(noise, Mapping):
+        for name in noise:
+            if name not in columns:
+                raise UnknownVariableError.of(name, columns)
+        values = [float(noise.get(name, 0.0)) for name in columns]
+    elif isinstance(noise, int | float):
+        values = [float(noise)] * len(columns)
+    else:
+        values = [float(v) for v in noise]
+        if len(values) != len(columns):
+            raise SpecError(f"expected {len(columns)} noise scales for {columns}, got {len(values)}")
+    if any(not v >= 0 or v == float("inf") for v in values):
+        raise SpecError(f"expected noise scales >= 0, got {values}")
+    return tuple(values)

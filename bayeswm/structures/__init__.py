@@ -1,0 +1,17 @@
+"""Structures: transition functions without inference, and the integrators that make them of rates."""
+
+from bayeswm.structures.cart_pole import CartPole
+from bayeswm.structures.from_function import FromFunction
+from bayeswm.structures.integrators import RK4, Euler, Integrator, Leapfrog, SemiImplicitEuler
+from bayeswm.structures.pendulum import Pendulum
+
+__all__ = [
+    "RK4",
+    "CartPole",
+    "Euler",
+    "FromFunction",
+    "Integrator",
+    "Leapfrog",
+    "Pendulum",
+    "SemiImplicitEuler",
+]

@@ -1,0 +1,90 @@
+"""A structure from one pure function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.distributions import Distribution
+
+from bayeswm.base.errors import SpecError
+from bayeswm.base.schema import Schema
+from bayeswm.base.structure import Parameter, Parameters, Structure
+from bayeswm.structures.integrators import Integrator
+
+
+class FromFunction(Structure):
+    """A structure from a pure function of (state, action[, context[, parameters]]), written for one world.
+
+    Parameters
+    ----------
+    fn : callable
+        Takes states (*batch, S), actions (*batch, A) and, if it has a third and a fourth argument, context (*batch, C)
+        and a dictionary of parameters. Returns the next state, or with an ``integrator`` the rate of change.
+    schema : Schema
+        Variables and time step.
+    parameters : mapping of str to float, Distribution or Parameter, optional
+        Named parameters, known or uncertain.
+    integrator : Integrator, optional
+        Makes a transition of a rate of change.
+    name : str, optional
+        Under which a saved model asks for it; the function's name by default.
+
+    Raises
+    ------
+    SpecError
+        If the function takes another number of arguments.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from bayeswm.base.schema import Variable
+    >>> schema = Schema(state=[Variable("x", unit="m")], action=[Variable("v", unit="m/s")], time_step=0.1)
+    >>> drift = FromFunction(lambda x, u: x + 0.1 * u, schema=schema, name="drift")
+    >>> drift.transition({}, torch.zeros(1), torch.ones(1), torch.zeros(0), 0)[0]
+    tensor([0.1000])
+    """
+
+    def __init__(
+        self,
+        fn: Callable[..., Tensor],
+        *,
+        schema: Schema,
+        parameters: Mapping[str, float | Distribution | Parameter] | None = None,
+        integrator: Integrator | None = None,
+        name: str | None = None,
+    ) -> None:
+        kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        self.arity = sum(p.kind in kinds for p in inspect.signature(fn).parameters.values())
+        if self.arity not in (2, 3, 4):
+            raise SpecError(f"expected fn(state, action[, context[, parameters]]), got {self.arity} positional arguments")
+        if parameters and self.arity != 4:
+            raise SpecError("expected fn(state, action, context, parameters), since there are parameters")
+        self.fn = fn
+        self.integrator = integrator
+        self._name = name or getattr(fn, "__name__", type(fn).__name__)
+        self._schema = schema
+        given = parameters or {}
+        self._parameters = {k: v if isinstance(v, Parameter) else Parameter(v) for k, v in given.items()}
+        self.check_parameters()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def schema(self) -> Schema:
+        return self._schema
+
+    def parameters(self) -> dict[str, Parameter]:
+        return dict(self._parameters)
+
+    def transition(
+        self, parameters: Parameters, state: Tensor, action: Tensor, context: Tensor, step: int | Tensor
+    ) -> tuple[Tensor, None]:
+        rest: tuple[Any, ...] = (action, context, parameters)[: self.arity - 1]
+        if self.integrator is None:
+            return self.fn(state, *rest), None
+        return self.integrator(lambda x: self.fn(x, *rest), state, self._schema.time_step), None
