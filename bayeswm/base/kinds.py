@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import override
 
 import torch
 from torch import Tensor
@@ -61,12 +62,15 @@ class Real(Kind):
 
     name = "real"
 
+    @override
     def difference(self, new: Tensor, old: Tensor) -> Tensor:
         return new - old
 
+    @override
     def add(self, value: Tensor, change: Tensor) -> Tensor:
         return value + change
 
+    @override
     def mean(self, values: Tensor, weight: Tensor) -> Tensor:
         return torch.tensordot(weight, values, dims=1)
 
@@ -78,16 +82,20 @@ class Angle(Kind):
     name = "angle"
     embedding_size = 2
 
+    @override
     def difference(self, new: Tensor, old: Tensor) -> Tensor:
         return wrap(new - old)
 
+    @override
     def add(self, value: Tensor, change: Tensor) -> Tensor:
         return value + change
 
+    @override
     def mean(self, values: Tensor, weight: Tensor) -> Tensor:
         sine, cosine = (torch.tensordot(weight, f(values), dims=1) for f in (torch.sin, torch.cos))
         return torch.atan2(sine, cosine)
 
+    @override
     def embed(self, value: Tensor) -> Tensor:
         return torch.cat((torch.sin(value), torch.cos(value)), -1)
 
@@ -102,6 +110,7 @@ class Rotation(Kind):
     embedding_size = 9
     suffixes = ("_w", "_x", "_y", "_z")
 
+    @override
     def difference(self, new: Tensor, old: Tensor) -> Tensor:
         turn = _multiply(old * old.new_tensor([1.0, -1.0, -1.0, -1.0]), new)
         turn = torch.where(turn[..., :1] < 0, -turn, turn)
@@ -111,17 +120,20 @@ class Rotation(Kind):
         small = sine < 1e-7
         return vector * torch.where(small, 2.0 / turn[..., :1].clamp(min=0.5), 2 * half / sine.clamp(min=1e-30))
 
+    @override
     def add(self, value: Tensor, change: Tensor) -> Tensor:
         # the tiny term keeps the gradient finite at zero, where the norm alone has none
         angle = (change.square().sum(-1, keepdim=True) + torch.finfo(change.dtype).tiny).sqrt()
         turn = torch.cat((torch.cos(angle / 2), change * (0.5 * torch.sinc(angle / TURN))), -1)
         return torch.nn.functional.normalize(_multiply(value, turn), dim=-1)
 
+    @override
     def mean(self, values: Tensor, weight: Tensor) -> Tensor:
         scatter = torch.einsum("n,n...i,n...j->...ij", weight, values, values)
         vector = torch.linalg.eigh(scatter).eigenvectors[..., -1]
         return torch.where(vector[..., :1] < 0, -vector, vector)
 
+    @override
     def embed(self, value: Tensor) -> Tensor:
         w, x, y, z = value.unbind(-1)
         return torch.stack(
@@ -146,19 +158,24 @@ class Categorical(Kind):
             raise SpecError(f"expected categorical(n) with an integer n >= 2, got {self.n!r}")
 
     @property
+    @override
     def embedding_size(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.n
 
+    @override
     def difference(self, new: Tensor, old: Tensor) -> Tensor:
         return torch.remainder(new - old, self.n)
 
+    @override
     def add(self, value: Tensor, change: Tensor) -> Tensor:
         return torch.remainder(torch.round(value + change), self.n)
 
+    @override
     def mean(self, values: Tensor, weight: Tensor) -> Tensor:
         share = torch.tensordot(weight, self.embed(values), dims=1)
         return share.argmax(-1, keepdim=True).to(values.dtype)
 
+    @override
     def embed(self, value: Tensor) -> Tensor:
         codes = torch.arange(self.n, dtype=value.dtype, device=value.device)
         return (torch.round(value) == codes).to(value.dtype)

@@ -174,7 +174,7 @@ class Variables(tuple[Variable, ...]):
                 raise UnknownVariableError.of(key, self.names)
             key = self.names.index(key)
         found = super().__getitem__(key)
-        return Variables(found) if isinstance(key, slice) else found  # pyright: ignore[reportArgumentType, reportReturnType]
+        return Variables(found) if isinstance(key, slice) else found
 
     def difference(self, new: Tensor, old: Tensor) -> Tensor:
         """Return the change from ``old`` to ``new``: wrapped for angles, shape (..., tangent_size)."""
