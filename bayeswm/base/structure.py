@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from bayeswm.base.errors import SpecError
+from bayeswm.base.objective import AutogradObjective, Objective
 from bayeswm.base.random import global_rng, spawn_seeds
 from bayeswm.base.schema import Schema
+from bayeswm.base.trajectories import Transitions
 
 Parameters = Mapping[str, Tensor]
 
@@ -30,11 +32,14 @@ class Parameter:
         Unit, SI where there is one.
     positive : bool
         Whether only values above 0 make sense.
+    trained : bool
+        Whether gradient training changes it.
     """
 
     value: float | Tensor | Distribution
     unit: str = ""
     positive: bool = False
+    trained: bool = True
 
     @property
     def uncertain(self) -> bool:
@@ -182,6 +187,14 @@ class Structure(ABC):
             if parameter.positive and bool((out[name] <= 0).any()):
                 raise SpecError(f"{self.name}: expected {name} > 0, got {float(out[name].min()):g}; use a positive law")
         return out
+
+    def standardise(self, parameters: Parameters, data: Transitions) -> dict[str, Tensor]:
+        """Return the parameters with whatever scales the structure takes from training data; by default none."""
+        return dict(parameters)
+
+    def objective(self, parameters: Parameters, data: Transitions) -> Objective:
+        """Return the loss for gradient training; a structure with a faster gradient brings its own."""
+        return AutogradObjective(self, parameters, data)
 
     def config(self) -> dict[str, Any]:
         """Return what :meth:`from_config` needs, as plain values for JSON.

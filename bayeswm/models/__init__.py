@@ -1,5 +1,6 @@
 """Models: a structure and a way of being uncertain about it, as a posterior over worlds."""
 
+from bayeswm.models.deep_ensemble import DeepEnsemble
 from bayeswm.models.known import KnownDynamics
 
-__all__ = ["KnownDynamics"]
+__all__ = ["DeepEnsemble", "KnownDynamics"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, override
 
 import torch
 from torch import Tensor
@@ -47,9 +47,7 @@ class KnownDynamics(DynamicsModel):
     1
     """
 
-    def __init__(
-        self, *, structure: Structure, noise: NoiseScale = 0.0, dtype: torch.dtype = torch.float64
-    ) -> None:
+    def __init__(self, *, structure: Structure, noise: NoiseScale = 0.0, dtype: torch.dtype = torch.float64) -> None:
         if structure.schema is None:
             raise SpecError(f"expected a structure with a schema, got {structure.name}, which learns its variables")
         self.structure = structure
@@ -57,6 +55,7 @@ class KnownDynamics(DynamicsModel):
         self.noise = _scales(noise, structure.schema)
 
     @property
+    @override
     def schema(self) -> Schema:
         schema = self.structure.schema
         if schema is None:  # the constructor makes sure that it is there
@@ -68,6 +67,7 @@ class KnownDynamics(DynamicsModel):
         """Whether any parameter is a law."""
         return any(p.uncertain for p in self.structure.parameters().values())
 
+    @override
     def fit(self, trajectories: Trajectories, *, seed: int | None = None, progress: bool = True) -> Self:
         """Return the model itself: nothing is learned, but the variables must fit."""
         self.structure.bind(trajectories.schema)
@@ -84,6 +84,7 @@ class KnownDynamics(DynamicsModel):
         noisy = tuple(i for i, s in enumerate(self.noise) if s > 0)
         return StructureWorlds(self.structure, self.schema, parameters, exhaustive=not self.uncertain, noisy=noisy)
 
+    @override
     def condition(self, trajectories: Trajectories, *, in_training: bool = False) -> DynamicsModel:
         """Return the model itself: a known system learns nothing.
 
@@ -96,10 +97,12 @@ class KnownDynamics(DynamicsModel):
             return self
         raise SpecError("expected known parameters; to learn uncertain ones, fit a Bayesian model of this structure")
 
+    @override
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         return plain({"noise": list(self.noise), "dtype": str(self.dtype).removeprefix("torch.")}), {}
 
     @classmethod
+    @override
     def from_state(
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], structure: Structure | None
     ) -> KnownDynamics:

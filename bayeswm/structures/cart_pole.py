@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, override
 
 import torch
 from torch import Tensor
@@ -121,15 +121,18 @@ class CartPole(Structure):
         )
 
     @property
+    @override
     def schema(self) -> Schema:
         return self._schema
 
+    @override
     def parameters(self) -> dict[str, Parameter]:
         units = {"cart_mass": "kg", "pole_mass": "kg", "length": "m", "inertia": "kg m^2", "friction": "N s/m"}
         units["gravity"] = "m/s^2"
         positive = {"cart_mass", "pole_mass", "length", "inertia"}
         return {k: Parameter(v, unit=units[k], positive=k in positive) for k, v in self.values.items()}
 
+    @override
     def transition(
         self, parameters: Parameters, state: Tensor, action: Tensor, context: Tensor, step: int | Tensor
     ) -> tuple[Tensor, None]:
@@ -146,12 +149,15 @@ class CartPole(Structure):
             _, speed, angle, turn = x.unbind(-1)
             sine, cosine = torch.sin(angle), sense * torch.cos(angle)
             push = (force - parameters["friction"] * speed + moment * turn.square() * sine) / total
-            swing = (parameters["gravity"] * sine - cosine * push) / (inertia / moment - moment * cosine.square() / total)
+            swing = (parameters["gravity"] * sine - cosine * push) / (
+                inertia / moment - moment * cosine.square() / total
+            )
             rates = torch.broadcast_tensors(speed, push - moment * swing * cosine / total, turn, sense * swing)
             return torch.stack(rates, -1)
 
         return self.integrator(field, state, self._schema.time_step, ((0, 1), (2, 3))), None
 
+    @override
     def config(self) -> dict[str, Any]:
         return {
             "values": {k: encode_value(v) for k, v in self.values.items()},
@@ -162,6 +168,7 @@ class CartPole(Structure):
         }
 
     @classmethod
+    @override
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         rest = {k: v for k, v in config.items() if k not in ("values", "integrator")}
         values = {k: decode_value(v) for k, v in config["values"].items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, override
 
 from torch import Tensor
 from torch.distributions import Distribution
@@ -59,7 +59,9 @@ class FromFunction(Structure):
         kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
         self.arity = sum(p.kind in kinds for p in inspect.signature(fn).parameters.values())
         if self.arity not in (2, 3, 4):
-            raise SpecError(f"expected fn(state, action[, context[, parameters]]), got {self.arity} positional arguments")
+            raise SpecError(
+                f"expected fn(state, action[, context[, parameters]]), got {self.arity} positional arguments"
+            )
         if parameters and self.arity != 4:
             raise SpecError("expected fn(state, action, context, parameters), since there are parameters")
         self.fn = fn
@@ -71,16 +73,20 @@ class FromFunction(Structure):
         self.check_parameters()
 
     @property
+    @override
     def name(self) -> str:
         return self._name
 
     @property
+    @override
     def schema(self) -> Schema:
         return self._schema
 
+    @override
     def parameters(self) -> dict[str, Parameter]:
         return dict(self._parameters)
 
+    @override
     def transition(
         self, parameters: Parameters, state: Tensor, action: Tensor, context: Tensor, step: int | Tensor
     ) -> tuple[Tensor, None]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, override
 
 import torch
 from torch import Tensor
@@ -45,9 +45,7 @@ class Integrator(ABC):
         if self.substeps < 1:
             raise SpecError(f"expected substeps >= 1, got {self.substeps}")
 
-    def __call__(
-        self, field: Field, state: Tensor, time_step: float, pairs: Pairs = (), limits: Limits = ()
-    ) -> Tensor:
+    def __call__(self, field: Field, state: Tensor, time_step: float, pairs: Pairs = (), limits: Limits = ()) -> Tensor:
         """Return the state one time step (in s) later, speeds clipped at their limits after each substep."""
         h = time_step / self.substeps
         for _ in range(self.substeps):
@@ -63,6 +61,7 @@ class Integrator(ABC):
 class Euler(Integrator):
     """Explicit Euler, order 1."""
 
+    @override
     def advance(self, field: Field, state: Tensor, h: float, pairs: Pairs, limits: Limits) -> Tensor:
         return _clip(state + h * field(state), limits)
 
@@ -71,6 +70,7 @@ class Euler(Integrator):
 class SemiImplicitEuler(Integrator):
     """Velocities first, then positions with the new velocities; order 1, symplectic without friction."""
 
+    @override
     def advance(self, field: Field, state: Tensor, h: float, pairs: Pairs, limits: Limits) -> Tensor:
         moved = _clip(state + h * field(state), limits)
         return _set_positions(moved, state, moved, h, pairs)
@@ -80,6 +80,7 @@ class SemiImplicitEuler(Integrator):
 class RK4(Integrator):
     """The classical Runge-Kutta method, order 4."""
 
+    @override
     def advance(self, field: Field, state: Tensor, h: float, pairs: Pairs, limits: Limits) -> Tensor:
         k1 = field(state)
         k2 = field(state + 0.5 * h * k1)
@@ -92,6 +93,7 @@ class RK4(Integrator):
 class Leapfrog(Integrator):
     """Half a kick, a drift, half a kick; order 2 and symplectic where forces depend on positions only."""
 
+    @override
     def advance(self, field: Field, state: Tensor, h: float, pairs: Pairs, limits: Limits) -> Tensor:
         half = _set_velocities(state, state + 0.5 * h * field(state), pairs)
         drifted = _set_positions(half, state, half, h, pairs)

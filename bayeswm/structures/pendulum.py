@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import Any, Self, override
 
 import torch
 from torch import Tensor
@@ -125,15 +125,18 @@ class Pendulum(Structure):
         )
 
     @property
+    @override
     def schema(self) -> Schema:
         return self._schema
 
+    @override
     def parameters(self) -> dict[str, Parameter]:
         units = {"mass": "kg", "length": "m", "damping": "N m s/rad", "friction": "N m", "gravity": "m/s^2"}
         units["inertia"] = "kg m^2"
         positive = {"mass", "length", "inertia"}
         return {k: Parameter(v, unit=units[k], positive=k in positive) for k, v in self.values.items()}
 
+    @override
     def transition(
         self, parameters: Parameters, state: Tensor, action: Tensor, context: Tensor, step: int | Tensor
     ) -> tuple[Tensor, None]:
@@ -153,6 +156,7 @@ class Pendulum(Structure):
         limits = () if self.speed_limit is None else ((1, self.speed_limit),)
         return self.integrator(field, state, self._schema.time_step, ((0, 1),), limits), None
 
+    @override
     def config(self) -> dict[str, Any]:
         return {
             "values": {k: encode_value(v) for k, v in self.values.items()},
@@ -164,6 +168,7 @@ class Pendulum(Structure):
         }
 
     @classmethod
+    @override
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         rest = {k: v for k, v in config.items() if k not in ("values", "integrator")}
         values = {k: decode_value(v) for k, v in config["values"].items()}
