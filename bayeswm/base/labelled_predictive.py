@@ -45,7 +45,10 @@ def predictive_to_xarray(predictive: Predictive) -> xr.Dataset:
     values["epistemic_variance"] = split.between.clamp(min=0)
     arrays = {k: (dims, _numpy(v)) for k, v in values.items() if k in ("mean", "variance") or not bool(v.isnan().any())}
     if predictive.horizon:
-        arrays["quantiles"] = (("quantile", *dims), _numpy(predictive.quantile(torch.tensor(LEVELS, dtype=torch.float64))))
+        arrays["quantiles"] = (
+            ("quantile", *dims),
+            _numpy(predictive.quantile(torch.tensor(LEVELS, dtype=torch.float64))),
+        )
     return xr.Dataset(arrays, coords={**_coordinates(predictive), "quantile": list(LEVELS)})
 
 

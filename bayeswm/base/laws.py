@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, override
 
 import torch
 from torch import Tensor
@@ -33,11 +33,13 @@ class Law(ABC):
 
     @property
     @abstractmethod
-    def mean(self) -> Tensor: ...
+    def mean(self) -> Tensor:
+        """Mean of the next state."""
 
     @property
     @abstractmethod
-    def variance(self) -> Tensor: ...
+    def variance(self) -> Tensor:
+        """Variance of each variable of the next state, shape as ``mean``."""
 
     @abstractmethod
     def push(self, noise: Tensor) -> Any:
@@ -92,6 +94,8 @@ class Gaussian(Law):
     """
 
     def __init__(self, mean: Tensor, scale: Tensor | None = None, *, noisy: tuple[int, ...] | None = None) -> None:
+        if scale is not None and scale.ndim >= mean.ndim and scale.shape != mean.shape:
+            mean = mean.expand(torch.broadcast_shapes(mean.shape, scale.shape))
         self._mean = mean
         self.scale = scale
         self.noisy = None if noisy is None or len(noisy) == mean.shape[-1] else noisy
@@ -100,10 +104,12 @@ class Gaussian(Law):
         self.noise_size = mean.shape[-1] if self.noisy is None else len(self.noisy)
 
     @property
+    @override
     def mean(self) -> Tensor:
         return self._mean
 
     @property
+    @override
     def variance(self) -> Tensor:
         if self.scale is None:
             return torch.zeros_like(self._mean)
@@ -116,17 +122,21 @@ class Gaussian(Law):
             return torch.zeros_like(self._mean)
         return self.scale.expand(torch.broadcast_shapes(self._mean.shape, self.scale.shape))
 
+    @override
     def push(self, noise: Tensor) -> Tensor:
         if self.noisy is None and self.scale is not None:
             return torch.addcmul(self._mean, self.scale, noise)
         if not self.noisy:
-            return self._mean.expand(torch.broadcast_shapes(self._mean.shape[:-1], noise.shape[:-1]) + self._mean.shape[-1:])
+            return self._mean.expand(
+                torch.broadcast_shapes(self._mean.shape[:-1], noise.shape[:-1]) + self._mean.shape[-1:]
+            )
         spread = self.spread[..., list(self.noisy)]
         moved = spread * noise
         shape = torch.broadcast_shapes(self._mean.shape[:-1], moved.shape[:-1])
         index = torch.tensor(self.noisy, device=moved.device)
         return self._mean.expand(*shape, -1).index_add(-1, index, moved.expand(*shape, -1))
 
+    @override
     def abduct(self, next_state: Tensor, *, tolerance: float | None = None) -> Tensor:
         residual = next_state - self._mean
         spread = self.spread.expand(residual.shape)
@@ -142,6 +152,7 @@ class Gaussian(Law):
         noise = torch.where(silent, 0.0, residual / torch.where(silent, 1.0, spread))
         return noise if self.noisy is None else noise[..., list(self.noisy)]
 
+    @override
     def log_prob(self, state: Tensor, *, marginal: bool = False, tolerance: float | None = None) -> Tensor:
         residual = state - self._mean
         if self.scale is None:
@@ -154,14 +165,16 @@ class Gaussian(Law):
                 value = torch.where(silent, _point_mass(residual, self._mean, tolerance), value)
         return value if marginal else value.sum(-1)
 
+    @override
     def cdf(self, state: Tensor) -> Tensor:
         residual = state - self._mean
-        step = (residual >= 0).to(residual.dtype)
+        step = torch.where(residual.isnan(), residual, (residual >= 0).to(residual.dtype))
         if self.scale is None:
             return step
         silent = self.scale <= 0
         return torch.where(silent, step, torch.special.ndtr(residual / torch.where(silent, 1.0, self.scale)))
 
+    @override
     def map(self, change: Callable[[Tensor], Tensor]) -> Gaussian:
         return Gaussian(change(self._mean), None if self.scale is None else change(self.spread), noisy=self.noisy)
 
@@ -191,27 +204,33 @@ class MultivariateGaussian(Law):
         self.noise_size = mean.shape[-1]
 
     @property
+    @override
     def mean(self) -> Tensor:
         return self._mean
 
     @property
+    @override
     def covariance(self) -> Tensor:
         covariance = self.scale_tril @ self.scale_tril.mT
         return covariance.expand(*self._mean.shape, self._mean.shape[-1])
 
     @property
+    @override
     def variance(self) -> Tensor:
         variance = self.scale_tril.square().sum(-1)
         return variance.expand(torch.broadcast_shapes(self._mean.shape, variance.shape))
 
+    @override
     def push(self, noise: Tensor) -> Tensor:
         return self._mean + (self.scale_tril @ noise[..., None]).squeeze(-1)
 
+    @override
     def abduct(self, next_state: Tensor, *, tolerance: float | None = None) -> Tensor:
         residual = (next_state - self._mean)[..., None]
         factor = self.scale_tril.expand(*residual.shape[:-2], -1, -1)
         return torch.linalg.solve_triangular(factor, residual, upper=False).squeeze(-1)
 
+    @override
     def log_prob(self, state: Tensor, *, marginal: bool = False, tolerance: float | None = None) -> Tensor:
         if marginal:
             return Gaussian(self._mean, self.variance.sqrt()).log_prob(state, marginal=True)
@@ -219,9 +238,11 @@ class MultivariateGaussian(Law):
         log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return -0.5 * white.square().sum(-1) - log_det - self.noise_size * _HALF_LOG_TWO_PI
 
+    @override
     def cdf(self, state: Tensor) -> Tensor:
         return torch.special.ndtr((state - self._mean) / self.variance.sqrt())
 
+    @override
     def map(self, change: Callable[[Tensor], Tensor]) -> MultivariateGaussian:
         return MultivariateGaussian(change(self._mean), change(self.scale_tril.expand(*self._mean.shape, -1)))
 
@@ -234,4 +255,5 @@ def _within(residual: Tensor, reference: Tensor, tolerance: float | None) -> Ten
 
 def _point_mass(residual: Tensor, reference: Tensor, tolerance: float | None) -> Tensor:
     inside = _within(residual, reference, tolerance)
-    return torch.where(inside, 0.0, float("-inf")).to(residual.dtype)
+    value = torch.where(inside, 0.0, float("-inf")).to(residual.dtype)
+    return torch.where(residual.isnan(), residual, value)

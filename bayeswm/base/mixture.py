@@ -76,62 +76,61 @@ def split_moments(
     """
     matrix = spread.ndim > mean.ndim
     outer = (lambda d: d[..., :, None] * d[..., None, :]) if matrix else torch.square
-    if merged:
-        mean, spread = mean.flatten(0, 1)[None], spread.flatten(0, 1)[None]
-        valid = None if valid is None else valid.flatten(0, 1)[None]
-        weight = torch.ones_like(weight[:1])
-    count = mean.new_tensor(float(mean.shape[1]))
+    if merged:  # a particle keeps the weight of the world that its first step was taken in
+        weight = (weight / mean.shape[1]).repeat_interleave(mean.shape[1], 0)
+        mean, spread = mean.flatten(0, 1)[:, None], spread.flatten(0, 1)[:, None]
+        valid = None if valid is None else valid.flatten(0, 1)[:, None]
     if valid is None:
+        count = mean.new_full((1,) * (mean.ndim - 1), mean.shape[1])
         world_mean, law = mean.mean(1), spread.mean(1)
-        scatter = outer(mean - world_mean[:, None]).sum(1) / (count - 1).clamp(min=1)
+        scatter = outer(mean - world_mean[:, None]).sum(1)
     else:
         inside = valid[..., None]
         count = inside.sum(1).to(mean)
         world_mean = torch.where(inside, mean, 0.0).sum(1) / count.clamp(min=1)
-        wide = inside[..., None] if matrix else inside
-        law = torch.where(wide, spread, 0.0).sum(1) / (count[..., None] if matrix else count).clamp(min=1)
-        scatter = torch.where(wide, outer(mean - world_mean[:, None]), 0.0).sum(1)
-        scatter = scatter / ((count[..., None] if matrix else count) - 1).clamp(min=1)
         weight = torch.where(count > 0, weight, 0.0)
         weight = weight / weight.sum(0)  # 0 / 0 = NaN where every particle diverged
-    if resolved:
-        scatter = torch.zeros_like(scatter)
-    elif matrix or count.ndim:
-        scatter = torch.where((count[..., None] if matrix and count.ndim else count) > 1, scatter, float("nan"))
-    elif count <= 1:
-        scatter = torch.full_like(scatter, float("nan"))
+        inside = inside[..., None] if matrix else inside
+        law = torch.where(inside, spread, 0.0).sum(1) / (count[..., None] if matrix else count).clamp(min=1)
+        scatter = torch.where(inside, outer(mean - world_mean[:, None]), 0.0).sum(1)
 
     center = (weight * world_mean).sum(0)
-    wide = weight[..., None] if matrix else weight
-    wide_count = count[..., None] if matrix and count.ndim else count
-    raw = (wide * outer(world_mean - center)).sum(0)
-    finite = torch.ones_like(wide) if exhaustive or merged else 1 - wide.square().sum(0, keepdim=True)
-    finite = torch.where(finite[0] > 1e-12, finite[0], float("nan"))
-    aleatoric = (wide * (law + scatter)).sum(0)
-    noise = (wide * (1 - wide) * scatter / wide_count.clamp(min=1)).sum(0)
-    between = (raw - noise) / finite
-    if merged:
-        return Split(center, torch.full_like(aleatoric, float("nan")), torch.full_like(between, float("nan")), aleatoric)
     if matrix:
-        diagonal = between.diagonal(dim1=-2, dim2=-1) > 0
-        shown = torch.where(diagonal[..., :, None] & diagonal[..., None, :], between, 0.0)
+        weight, count = weight[..., None], count[..., None]
+    if resolved:
+        scatter = torch.zeros_like(scatter)
+    else:
+        scatter = torch.where(count > 1, scatter / (count - 1).clamp(min=1), float("nan"))
+        scatter = torch.where(weight == 0, 0.0, scatter)
+    raw = (weight * outer(world_mean - center)).sum(0)
+    drawn = merged or not exhaustive
+    finite = (1 - weight.square().sum(0)).expand_as(raw) if drawn else torch.ones_like(raw)
+    single = finite <= 1e-12
+    spread_out = torch.where(single, float("nan"), raw / torch.where(single, 1.0, finite))
+    within = (weight * law).sum(0)
+    if merged:
+        nothing = torch.full_like(within, float("nan"))
+        return Split(center, nothing, nothing, within + spread_out)
+    aleatoric = within + (weight * scatter).sum(0)
+    noise = (weight * (1 - weight) * scatter / count.clamp(min=1)).sum(0)
+    between = torch.where(single, float("nan"), (raw - noise) / torch.where(single, 1.0, finite))
+    if matrix:
+        positive = between.diagonal(dim1=-2, dim2=-1) > 0
+        shown = torch.where(positive[..., :, None] & positive[..., None, :], between, 0.0)
     else:
         shown = between.clamp(min=0)
-    unsplit = (wide * law).sum(0) + raw / finite  # one particle a world: its scatter is part of the spread between
-    single = (mean.shape[0] == 1) and not exhaustive
-    total = torch.where(aleatoric.isnan(), unsplit, aleatoric + (0.0 if single else shown))
-    if single:
-        total = aleatoric
-    elif mean.shape[0] == 1 and not resolved:
-        total = aleatoric  # one known world, one noisy particle: nothing shows its spread
+    # without a split (one particle a world) the scatter of the particles is part of the spread between worlds
+    total = torch.where(aleatoric.isnan(), within + spread_out, aleatoric + torch.where(single, 0.0, shown))
+    if mean.shape[0] == 1 and not resolved:
+        total = aleatoric  # one world: nothing but its own particles shows its spread
     return Split(center, aleatoric, between, total)
 
 
-def solve_quantile(cdf: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, probability: Tensor) -> Tensor:
-    """Invert increasing functions element by element: the smallest bracketed x with cdf(x) >= probability.
+def solve_quantile(cdf: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, *, probability: Tensor) -> Tensor:
+    """Invert increasing functions element by element: the smallest x with cdf(x) >= probability.
 
-    Secant steps on a bracket that shrinks, halving where the secant stalls (the Anderson-Bjorck variant of regula
-    falsi, with a bisection at every third step so that jumps of the cdf cannot hold it up).
+    Chandrupatla's method (1997): inverse quadratic steps where the last three points allow them, halving elsewhere, so
+    that jumps and flat parts of the cdf cost no more than bisection.
 
     Parameters
     ----------
@@ -144,36 +143,48 @@ def solve_quantile(cdf: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, p
 
     Returns
     -------
-    Tensor, shape as ``low``
+    Tensor, shape as ``low``; NaN where the cdf is.
+
+    Examples
+    --------
+    >>> zero, one = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    >>> round(float(solve_quantile(torch.special.ndtr, zero, one, probability=torch.tensor(0.975))), 4)
+    1.96
     """
-    low, high = low.clone(), high.clone()
+    target = probability * (1 - 1e-12)  # sums of weights carry rounding: a tie must still find the smaller x
+    eps = torch.finfo(low.dtype).eps
+    lost = ~(low.isfinite() & high.isfinite())
+    low, high = torch.where(lost, 0.0, low), torch.where(lost, 0.0, high)
     width = (high - low).clamp(min=1e-12)
     for _ in range(60):
-        under, over = cdf(low) >= probability, cdf(high) < probability
+        under, over = cdf(low) >= target, cdf(high) < target
         if not bool((under | over).any()):
             break
         low, high = torch.where(under, low - width, low), torch.where(over, high + width, high)
         width = 2 * width
-    below, above = cdf(low) - probability, cdf(high) - probability
-    for k in range(90):
-        middle = 0.5 * (low + high)
-        if k % 3 != 2:
-            secant = high - above * (high - low) / (above - below)
-            inner = (secant > low) & (secant < high)
-            middle = torch.where(inner, secant, middle)
-        value = cdf(middle) - probability
-        upper = value >= 0
-        # keep the end that moved; scale the other one's height down when it stays twice, so that it moves too
-        shrink = torch.where(upper, 1 - value / above, 1 - value / below)
-        shrink = torch.where(shrink > 0, shrink, 0.5)
-        below = torch.where(upper, below * shrink, value)
-        above = torch.where(upper, value, above * shrink)
-        low, high = torch.where(upper, low, middle), torch.where(upper, middle, high)
-        above, below = above.clamp(min=1e-300), below.clamp(max=-1e-300)
-        resolution = 4 * torch.finfo(low.dtype).eps * torch.maximum(low.abs(), high.abs()).clamp(min=1e-30)
-        if k % 3 == 2 and bool(((high - low <= resolution) | (value.abs() < 1e-9)).all()):
-            return torch.where(value.abs() < 1e-9, middle, high)
-    return high
+    # x is the newest point, other the end across the root, old the point before
+    x, other, old = high, low, low
+    fx, f_other, f_old = cdf(high) - target, cdf(low) - target, cdf(low) - target
+    share = torch.full_like(low, 0.5)
+    for _ in range(250):
+        new = x + share * (other - x)
+        f_new = cdf(new) - target
+        same = (f_new >= 0) == (fx >= 0)
+        old, f_old = torch.where(same, x, other), torch.where(same, fx, f_other)
+        other, f_other = torch.where(same, other, x), torch.where(same, f_other, fx)
+        x, fx = new, f_new
+        width = (other - x).abs()
+        resolution = 2 * eps * torch.maximum(x.abs(), other.abs()) + 1e-30
+        if bool(((width <= 2 * resolution) | fx.isnan()).all()):
+            break
+        xi, phi = (x - other) / (old - other), (fx - f_other) / (f_old - f_other)
+        quadratic = (phi.square() < xi) & ((1 - phi).square() < 1 - xi)
+        step = fx / (f_other - fx) * f_old / (f_other - f_old)
+        step = step + (old - x) / (other - x) * fx / (f_old - fx) * f_other / (f_old - f_other)
+        edge = (resolution / width).clamp(max=0.5)
+        share = torch.where(quadratic & step.isfinite(), step, 0.5)
+        share = torch.minimum(torch.maximum(share, edge), 1 - edge)
+    return torch.where(lost | fx.isnan(), float("nan"), torch.where(fx >= 0, x, other))
 
 
 def mix_log(
@@ -197,31 +208,33 @@ def mix_log(
     LogScore, each of shape (...)
         Worlds are the clusters of the error where they are drawn, particles where worlds are exhaustive.
     """
-    count = torch.tensor(float(log_kernel.shape[1]), dtype=log_kernel.dtype, device=log_kernel.device)
+    log_weight = log_weight.to(log_kernel.dtype)
+    count = log_kernel.new_full((1,) * (log_kernel.ndim - 1), log_kernel.shape[1])
     if valid is not None:
         log_kernel = torch.where(valid, log_kernel, float("-inf"))
-        count = valid.sum(1).clamp(min=1).to(log_kernel)
-    log_weight = log_weight.to(log_kernel.dtype)
-    by_world = torch.logsumexp(log_kernel, 1) - count.log()
-    joint = by_world + log_weight
-    value = torch.logsumexp(joint, 0)
+        count = valid.sum(1).to(log_kernel)
+        # worlds without a particle left out like diverged particles; NaN where none has any
+        log_weight = torch.log_softmax(torch.where(count > 0, log_weight, float("-inf")), 0)
+    joint = log_kernel + (log_weight - count.clamp(min=1).log())[:, None]
+    value = torch.logsumexp(joint.flatten(0, 1), 0)
     if exhaustive and resolved:
         return LogScore(value, torch.zeros_like(value), torch.full_like(value, float("inf")))
-    safe = torch.where(value.isinf(), 0.0, value)
-    share = torch.exp(log_kernel + (log_weight - count.log())[:, None] - safe)
-    kernels = share.sum((0, 1)).square() / share.square().sum((0, 1)).clamp(min=1e-300)
-    ratio = torch.exp(by_world - safe)
-    weight = log_weight.exp()
+    # shares of the density: a weight times a huge kernel is never formed
+    share = torch.exp(joint - torch.where(value.isinf(), 0.0, value))
+    tiny = torch.finfo(share.dtype).tiny
+    kernels = share.sum((0, 1)).square() / share.square().sum((0, 1)).clamp(min=tiny)
+    by_world = share.sum(1)
     worlds = log_kernel.shape[0]
     if exhaustive:
-        scatter = (torch.exp(log_kernel - safe) - ratio[:, None]).square().sum(1) / (count - 1).clamp(min=1)
-        variance = (weight.square() * scatter / count).sum(0)
-        known = log_kernel.shape[1] > 1
+        deviation = share * count[:, None] - by_world[:, None]
+        deviation = deviation if valid is None else torch.where(valid, deviation, 0.0)
+        variance = (deviation.square().sum(1) / ((count - 1).clamp(min=1) * count.clamp(min=1))).sum(0)
+        known = ((count > 1) | (log_weight.exp() == 0)).all(0)
     else:
-        variance = (weight.square() * (ratio - 1).square()).sum(0) * worlds / max(worlds - 1, 1)
-        known = worlds > 1
-    error = variance.sqrt() if known else torch.full_like(value, float("nan"))
-    return LogScore(value, torch.where(value.isinf(), float("nan"), error), kernels)
+        variance = (by_world - log_weight.exp()).square().sum(0) * worlds / max(worlds - 1, 1)
+        known = torch.tensor(worlds > 1, device=value.device)
+    error = torch.where(known & ~value.isinf(), variance.sqrt(), float("nan"))
+    return LogScore(value, error, kernels)
 
 
 def mix_mean(values: Tensor, weight: Tensor, *, exhaustive: bool) -> Estimate:

@@ -16,7 +16,7 @@ from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import standard_normal
 from bayeswm.base.schema import Schema
 from bayeswm.base.trajectories import Trajectories
-from bayeswm.base.worlds import Belief, MarkovWorlds, Noise, Worlds
+from bayeswm.base.worlds import Belief, Noise, Worlds
 
 if TYPE_CHECKING:
     from bayeswm.base.structure import Structure
@@ -71,7 +71,10 @@ class DynamicsModel(ABC):
         """
         if in_training:
             return self
-        raise SpecError(f"{type(self).__name__} cannot be conditioned; fit it to all data together instead")
+        raise SpecError(
+            f"{type(self).__name__} cannot be conditioned on {len(trajectories)} more episode(s); "
+            "fit it to all data together instead"
+        )
 
     def predictive(
         self,
@@ -128,17 +131,25 @@ class DynamicsModel(ABC):
         drawn = self.draw(worlds, generator=generator)
         schema = drawn.schema
         if (state is None) == (history is None):
-            raise SpecError("expected either a state or history=, got " + ("both" if history is not None else "neither"))
-        action = finite("action", action, schema.action.columns, drawn)
+            raise SpecError(
+                "expected either a state or history=, got " + ("both" if history is not None else "neither")
+            )
+        action = finite("action", action, schema.action.columns, worlds=drawn)
         belief: Belief
         if history is not None:
             belief, batch = history, (len(history),)
         else:
-            belief = finite("state", state, schema.state.columns, drawn)
-            batch = tuple(torch.broadcast_shapes(belief.shape[:-1], action.shape[:-1]))
+            belief = finite("state", state, schema.state.columns, worlds=drawn)
+            try:
+                batch = tuple(torch.broadcast_shapes(belief.shape[:-1], action.shape[:-1]))
+            except RuntimeError:
+                raise DataError(
+                    "expected batch shapes of state and action that fit, "
+                    f"got {tuple(belief.shape[:-1])} and {tuple(action.shape[:-1])}"
+                ) from None
             belief = belief.expand(*batch, belief.shape[-1])
         if context is not None or schema.context.size:
-            context = finite("context", context, schema.context.columns, drawn).expand(*batch, schema.context.size)
+            context = finite("context", context, schema.context.columns, worlds=drawn).expand(*batch, -1)
 
         def drawn_noise(size: int) -> Tensor:
             if generator is None:
@@ -153,7 +164,7 @@ class DynamicsModel(ABC):
         variables, resolved = schema.state, noise.initial is None and noise.episode is None
         if of == "function":
             law = Gaussian(law.mean)
-        elif of == "measurement" and not isinstance(drawn, MarkovWorlds):
+        elif of == "measurement" and not drawn.state_is_measured:
             pushed = law.push(drawn_noise(drawn.noise_size))
             law, variables, resolved = drawn.measurement(pushed), schema.measured, resolved and not drawn.noise_size
         return Predictive(
@@ -165,6 +176,7 @@ class DynamicsModel(ABC):
             initial=drawn.state(carry),
             resolved=[resolved],
             has_density=of != "function",
+            view=drawn.state if of == "state" else None,
         )
 
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -182,7 +194,8 @@ class DynamicsModel(ABC):
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], structure: Structure | None
     ) -> DynamicsModel:
         """Rebuild the model from :meth:`state_dict` and its structure, if it has one."""
-        raise SpecError(f"{cls.__name__} cannot be loaded: give it state_dict() and from_state()")
+        given = [*config, *tensors, *([] if structure is None else [structure.name])]
+        raise SpecError(f"{cls.__name__} cannot be loaded from ({', '.join(given)}): give it from_state()")
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write the model to a file; see :func:`bayeswm.base.saving.save`."""
@@ -191,7 +204,7 @@ class DynamicsModel(ABC):
         save(self, path)
 
 
-def finite(name: str, values: Tensor | None, columns: tuple[str, ...], worlds: Worlds) -> Tensor:
+def finite(name: str, values: Tensor | None, columns: tuple[str, ...], *, worlds: Worlds) -> Tensor:
     """Return values in the worlds' number format and place, or say what is wrong with them.
 
     Raises
@@ -203,9 +216,7 @@ def finite(name: str, values: Tensor | None, columns: tuple[str, ...], worlds: W
         raise DataError(f"expected {name} of shape (*batch, {len(columns)}) for {columns}, got none")
     tensor = torch.as_tensor(values).to(worlds.device, worlds.dtype)
     if tensor.ndim < 1 or tensor.shape[-1] != len(columns):
-        raise DataError(
-            f"expected {name} of shape (*batch, {len(columns)}) for {columns}, got {tuple(tensor.shape)}"
-        )
+        raise DataError(f"expected {name} of shape (*batch, {len(columns)}) for {columns}, got {tuple(tensor.shape)}")
     if not bool(tensor.isfinite().all()):
         index = (~tensor.isfinite()).nonzero()[0].tolist()
         raise DataError(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -54,6 +55,8 @@ class Predictive:
         Maps an observed trajectory (*batch, H, S) to its log density by step, shape (worlds, particles, *batch, H).
     has_density : bool
         False where ``log_prob`` makes no sense.
+    view : callable, optional
+        Maps what a law of one step pushes (a carry) to the variables' values; by default they are the same.
 
     Examples
     --------
@@ -82,6 +85,7 @@ class Predictive:
         fresh_worlds: bool = False,
         joint: Callable[[Tensor], Tensor] | None = None,
         has_density: bool = True,
+        view: Callable[[Any], Tensor] | None = None,
     ) -> None:
         self.variables = variables
         self.laws = tuple(laws)
@@ -95,6 +99,7 @@ class Predictive:
         self._diverged = diverged
         self._resolved = tuple(resolved) if resolved is not None else tuple(h == 0 for h in range(len(self.laws)))
         self._joint = joint
+        self._view = view
 
     # --- shape ----------------------------------------------------------------------------------------------------
 
@@ -130,7 +135,9 @@ class Predictive:
             For one step that was not sampled: use :meth:`sample`.
         """
         if self._paths is None:
-            raise SpecError("expected a rollout, got a one-step predictive without particles; use .sample(n, generator=)")
+            raise SpecError(
+                "expected a rollout, got a one-step predictive without particles; use .sample(n, generator=)"
+            )
         return self._paths.movedim(0, -2)
 
     @property
@@ -168,6 +175,7 @@ class Predictive:
             resolved=self._resolved,
             fresh_worlds=self.fresh_worlds,
             has_density=self.has_density,
+            view=self._view,
         )
 
     # --- moments --------------------------------------------------------------------------------------------------
@@ -175,14 +183,14 @@ class Predictive:
     @property
     def mean(self) -> Tensor:
         """Mean, shape (*batch, H, S)."""
-        return self._split.mean
+        return self._checked(self._split.mean, "the mean")
 
     @property
     def variance(self) -> Tensor:
         """Total variance, shape (*batch, H, S): aleatoric and epistemic together."""
         total = self._split.total
         if bool(total.isnan().any()):
-            _undefined("the variance", "no particle, or a single noisy one, is left to estimate it from")
+            _undefined("the variance", "no particle, or a single noisy one, is there to estimate it from")
         return total
 
     @property
@@ -219,17 +227,13 @@ class Predictive:
     def circular_mean(self) -> Tensor:
         """Mean with angles averaged on the circle, in [-pi, pi], shape (*batch, H, S); Gaussian kernels are assumed."""
         out = self.mean.clone()
-        for column in self.variables.angles:
-            for h, law in enumerate(self.laws):
-                shrink = torch.exp(-0.5 * law.variance[..., column])
-                angle, valid = law.mean[..., column], self._valid(h)
-                parts = []
-                for f in (torch.sin, torch.cos):
-                    height = shrink * f(angle)
-                    if valid is not None:
-                        height = torch.where(valid, height, 0.0)
-                    parts.append((self.weight.to(height).view(-1, *(1,) * (height.ndim - 2)) * height.mean(1)).sum(0))
-                out[..., h, column] = torch.atan2(*parts)
+        index = list(self.variables.angles)
+        if not index:
+            return out
+        for h, law in enumerate(self.laws):
+            shrink, angle = torch.exp(-0.5 * law.variance[..., index]), law.mean[..., index]
+            sine, cosine = (self._average(h, shrink * f(angle)) for f in (torch.sin, torch.cos))
+            out[..., h, index] = torch.atan2(sine, cosine)
         return out
 
     @cached_property
@@ -258,6 +262,22 @@ class Predictive:
         finite = self.laws[h].mean.isfinite().all(-1) & self.laws[h].variance.isfinite().all(-1)
         return finite & ~self._diverged[h] if finite.shape == self._diverged[h].shape else finite
 
+    def _average(self, h: int, values: Tensor) -> Tensor:
+        """Return the weighted mean over worlds and valid particles of values (W, P, *batch, n); NaN where none is."""
+        weight, valid = self.weight.to(values).view(-1, *(1,) * (values.ndim - 2)), self._valid(h)
+        if valid is None:
+            return (weight * values.mean(1)).sum(0)
+        inside = valid[..., None]
+        count = inside.sum(1).to(values)
+        weight = torch.where(count > 0, weight, 0.0)
+        by_world = torch.where(inside, values, 0.0).sum(1) / count.clamp(min=1)
+        return (weight * by_world).sum(0) / weight.sum(0)
+
+    def _checked(self, values: Tensor, what: str) -> Tensor:
+        if self._diverged is not None and bool(values.isnan().any()):
+            _undefined(what, "every particle diverged there; shorten the horizon or look at .diverged")
+        return values
+
     def _stack(self, steps: list[Tensor], *, matrix: bool = False) -> Tensor:
         if steps:
             return torch.stack(steps, -3 if matrix else -2)
@@ -277,7 +297,7 @@ class Predictive:
     def cdf(self, x: Tensor) -> Tensor:
         """Return P(X <= x) for each variable, shape (*batch, H, S)."""
         x = self._observed(x)
-        return self._stack([self._mix_cdf(h, x[..., h, :]) for h in range(self.horizon)])
+        return self._checked(self._stack([self._mix_cdf(h, x[..., h, :]) for h in range(self.horizon)]), "the cdf")
 
     def quantile(self, probability: float | Tensor) -> Tensor:
         """Return quantiles of each variable.
@@ -306,17 +326,18 @@ class Predictive:
                     high = torch.where(valid[..., None], high, float("-inf"))
                 low, high = low.amin((0, 1)), high.amax((0, 1))
                 shape = torch.broadcast_shapes(low.shape, p.shape)
-                x = solve_quantile(lambda x, h=h: self._mix_cdf(h, x), low.expand(shape), high.expand(shape), p)
+                low, high = low.expand(shape), high.expand(shape)
+                x = solve_quantile(lambda x, h=h: self._mix_cdf(h, x), low, high, probability=p)
             steps.append(x.to(law.mean.dtype))
         if not steps:
             return self._stack(steps).expand(*p.shape[: p.ndim - len(self.batch_shape) - 1], *self.batch_shape, 0, -1)
-        return torch.stack(steps, -2)
+        return self._checked(torch.stack(steps, -2), "the quantile")
 
     def interval(self, level: float) -> tuple[Tensor, Tensor]:
         """Return the central interval that holds ``level`` of the probability, as (lower, upper)."""
         if not 0 < level < 1:
             raise SpecError(f"expected a level between 0 and 1, got {level}; 0.9 is a 90 % interval")
-        low, high = self.quantile(torch.tensor([0.5 - level / 2, 0.5 + level / 2]))
+        low, high = self.quantile(torch.tensor([0.5 - level / 2, 0.5 + level / 2], dtype=torch.float64))
         return low, high
 
     def log_prob(self, x: Tensor, *, marginal: bool = False) -> Tensor:
@@ -325,7 +346,8 @@ class Predictive:
         Parameters
         ----------
         x : Tensor, shape (*batch, H, S)
-            What came; angles on the lift of the observed trajectory.
+            What came; angles on the lift of the observed trajectory. NaN after the end of an episode counts nothing
+            jointly and stays NaN if marginal.
         marginal : bool
             For each step and variable instead of jointly.
 
@@ -365,21 +387,25 @@ class Predictive:
         if not self.has_density:
             raise SpecError("expected a predictive with a density, got one of a function or of mapped samples; use cdf")
         x = self._observed(x)
+        if self.horizon == 0:
+            nothing = x.new_zeros((*x.shape[:-2], 0, self.variables.size) if marginal else x.shape[:-2])
+            return LogScore(nothing, torch.zeros_like(nothing), torch.full_like(nothing, float("inf")))
         if marginal:
             steps = [self._mix_log(h, self.laws[h].log_prob(x[..., h, :], marginal=True)) for h in range(self.horizon)]
             return LogScore(*(self._stack([s[i] for s in steps]) for i in range(3)))
         if self.horizon == 1 and self._joint is None:
             return self._mix_log(0, self.laws[0].log_prob(x[..., 0, :]))
         if self._joint is None:
-            raise SpecError("expected a rollout from a model, got a part of one; index the trajectories before")
+            raise SpecError(
+                "expected a rollout of a model whose state is measured, got one without a joint density (a part "
+                "of a rollout, or a hidden state); pass marginal=True, or use worlds.log_likelihood of measurements"
+            )
         by_step = self._joint(x)
         weight = self.log_weight.view(-1, *(1,) * (by_step.ndim - 2))
         exact = by_step.shape[1] == 1
         if self.fresh_worlds:
             score = mix_log(by_step, weight, exhaustive=self.exhaustive, resolved=exact)
-            return LogScore(
-                score.value.sum(-1), score.standard_error.square().sum(-1).sqrt(), score.kernels.amin(-1)
-            )
+            return LogScore(score.value.sum(-1), score.standard_error.square().sum(-1).sqrt(), score.kernels.amin(-1))
         total = by_step.sum(-1)
         return mix_log(total, weight.view(-1, *(1,) * (total.ndim - 2)), exhaustive=self.exhaustive, resolved=exact)
 
@@ -391,19 +417,11 @@ class Predictive:
         return mix_log(log_kernel, weight, exhaustive=self.exhaustive, resolved=self._resolved[h], valid=valid)
 
     def _mix_cdf(self, h: int, x: Tensor) -> Tensor:
-        law, valid = self.laws[h], self._valid(h)
+        law = self.laws[h]
         lead = x.ndim - law.mean.ndim + 2  # further leading axes of x, quantile levels
         if lead > 0:
             return torch.stack([self._mix_cdf(h, part) for part in x])
-        value = law.cdf(x)
-        weight = self.weight.to(value).view(-1, *(1,) * (value.ndim - 2))
-        if valid is None:
-            return (weight * value.mean(1)).sum(0)
-        inside = valid[..., None]
-        count = inside.sum(1).to(value)
-        weight = torch.where(count > 0, weight, 0.0)
-        by_world = torch.where(inside, value, 0.0).sum(1) / count.clamp(min=1)
-        return (weight * by_world).sum(0) / weight.sum(0)
+        return self._average(h, law.cdf(x))
 
     def _observed(self, x: Tensor) -> Tensor:
         if x.shape[-2:] != (self.horizon, self.variables.size):
@@ -433,30 +451,30 @@ class Predictive:
             return torch.empty(n, *self.batch_shape, 0, self.variables.size, dtype=self.log_weight.dtype)
         if self._paths is None:
             law = self.laws[0]
-            world = systematic(self.log_weight, n, generator)
-            shape = (1, n, *self.batch_shape, law.noise_size)
-            noise = standard_normal(shape, generator, dtype=law.mean.dtype, device=law.mean.device)
-            # each world gets all the noise only where it is the world that was drawn
-            out = law.mean.new_empty(n, *self.batch_shape, self.variables.size)
-            for w in world.unique().tolist():
-                rows = (world == w).nonzero().squeeze(-1)
-                one = law.map(lambda t, w=w: t[w : w + 1, :1])
-                out = out.index_copy(0, rows, one.push(noise[:, rows])[0])
-            return out[..., None, :]
+            worlds, count = law.mean.shape[:2]
+            each = (self.log_weight[:, None] - math.log(count)).expand(worlds, count)
+            index = systematic(each.flatten(), n, generator)
+            world, particle = index // count, index % count
+            one = law.map(lambda v: v[world % v.shape[0], particle % v.shape[1]][None])
+            noise = standard_normal(
+                (1, n, *self.batch_shape, law.noise_size), generator, dtype=law.mean.dtype, device=law.mean.device
+            )
+            pushed = one.push(noise)
+            return (pushed if self._view is None else self._view(pushed))[0][..., None, :]
         paths = self._paths.movedim(0, -2)
         worlds, count = paths.shape[:2]
         flat = paths.flatten(0, 1)
-        log_weight = (self.log_weight - torch.log(torch.tensor(float(count))))[:, None].expand(worlds, count).flatten()
+        log_weight = (self.log_weight - math.log(count))[:, None].expand(worlds, count).flatten()
         if self._diverged is None:
             return flat[systematic(log_weight, n, generator)]
         alive = ~self._diverged[-1].flatten(0, 1)
         weight = log_weight.exp().view(-1, *(1,) * (alive.ndim - 1)) * alive
-        edges = (weight / weight.sum(0)).cumsum(0)
-        if bool(edges[-1].isnan().any()):
-            raise DataError("expected a particle that stayed finite in every batch row, got a row without one")
-        draw = uniform((n, *alive.shape[1:]), generator, dtype=edges.dtype, device=edges.device)
-        index = (draw[:, None] > edges[None]).sum(1).clamp(max=len(flat) - 1)
-        return flat.gather(0, index[..., None, None].expand(n, *flat.shape[1:]))
+        edges = (weight / weight.sum(0)).cumsum(0).movedim(0, -1).contiguous()
+        draw = uniform((*alive.shape[1:], n), generator, dtype=edges.dtype, device=edges.device)
+        index = torch.searchsorted(edges, draw, right=True).clamp(max=len(flat) - 1).movedim(-1, 0)
+        out = flat.gather(0, index[..., None, None].expand(n, *flat.shape[1:]))
+        # a row without a living particle has no outcome to give
+        return self._checked(torch.where(alive.any(0)[..., None, None], out, float("nan")), "a sample")
 
     def expectation(self, fn: Callable[[Tensor], Tensor]) -> Estimate:
         """Return the expectation of a function of whole trajectories, with its Monte Carlo standard error.

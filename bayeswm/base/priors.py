@@ -36,13 +36,14 @@ def encode(value: float | Tensor | Distribution | None) -> Any:
     if value is None or isinstance(value, int | float):
         return value
     if isinstance(value, Tensor):
-        return value.tolist()
+        # the number format belongs to the value: 0.1 in float32 is another number
+        return {"tensor": value.tolist(), "dtype": str(value.dtype).removeprefix("torch.")}
     name = type(value).__name__
-    if name not in _KNOWN:
+    if _KNOWN.get(name) is not type(value):
         raise SpecError(f"cannot save a law of class {name}; use one of {', '.join(sorted(_KNOWN))}")
     # a law may keep its parameters in a base law (LogNormal does): its constraints name them all
-    names = [n for n in type(value).arg_constraints if n in _KNOWN[name].__init__.__code__.co_varnames]  # pyright: ignore
-    return {"law": name, "parameters": {n: torch.as_tensor(getattr(value, n)).tolist() for n in names}}
+    names = [n for n in value.arg_constraints if n in _KNOWN[name].__init__.__code__.co_varnames]
+    return {"law": name, "parameters": {n: encode(torch.as_tensor(getattr(value, n))) for n in names}}
 
 
 def decode(value: Any) -> Any:
@@ -58,8 +59,13 @@ def decode(value: Any) -> Any:
     >>> decode(encode(torch.distributions.LogNormal(0.0, 0.5)))
     LogNormal()
     """
+    if isinstance(value, dict) and "tensor" in value:
+        dtype = getattr(torch, str(value["dtype"]), None)
+        if not isinstance(dtype, torch.dtype):
+            raise SpecError(f"expected the name of a number format, got {value['dtype']!r}")
+        return torch.tensor(value["tensor"], dtype=dtype)
     if isinstance(value, dict):
         if value.get("law") not in _KNOWN:
             raise SpecError(f"expected a law among {', '.join(sorted(_KNOWN))}, got {value.get('law')!r}")
-        return _KNOWN[value["law"]](**{k: torch.as_tensor(v) for k, v in value["parameters"].items()})
-    return torch.tensor(value) if isinstance(value, list) else value
+        return _KNOWN[value["law"]](**{k: decode(v) for k, v in value["parameters"].items()})
+    return value

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from bayeswm.base.laws import Law
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import permutation, standard_normal, systematic
 from bayeswm.base.trees import tree_map
-from bayeswm.base.worlds import Belief, MarkovWorlds, Noise, Worlds
+from bayeswm.base.worlds import Belief, Noise, Worlds
 
 if TYPE_CHECKING:
     from bayeswm.base.model import DynamicsModel
@@ -60,7 +60,7 @@ def rollout(
     context : Tensor of shape (*batch, C) or (*batch, H, C), optional
         Environment factors.
     noise : Noise, optional
-        Use this noise instead of drawing it: for common random numbers and replays.
+        Use this noise instead of drawing it, for common random numbers and replays; parts that are None are drawn.
     noise_batch : tuple of int, optional
         Shape in which noise is drawn along the batch axes; 1 shares it along that axis (common random numbers).
     fresh_worlds : bool
@@ -94,11 +94,11 @@ def rollout(
     drawn = model if isinstance(model, Worlds) else model.draw(worlds, generator=generator)
     if particles < 1:
         raise SpecError(f"expected particles >= 1, got {particles}")
-    state, plan, batch, steps = _arguments(drawn, state, actions, horizon)
-    context = _context(drawn, context, batch, steps)
+    state, plan, batch, steps = _arguments(drawn, state, actions, horizon=horizon)
+    context = _context(drawn, context, batch, steps=steps)
     size = (len(drawn), particles, *batch)
     _check_memory(size, steps, drawn)
-    source = _NoiseSource(drawn, noise, generator, particles, batch if noise_batch is None else noise_batch)
+    source = _NoiseSource(drawn, noise, generator, size=size, noise_batch=noise_batch)
 
     beginning = source.beginning(state)
     carry = drawn.start(state, context[..., 0, :] if steps else None, beginning)
@@ -106,7 +106,7 @@ def rollout(
     point = beginning.initial is None and beginning.episode is None
     initial = drawn.state(carry)
 
-    shuffle = _Shuffle(drawn, particles, generator) if fresh_worlds and steps > 1 else None
+    shuffle = _Shuffle(drawn, generator, size=size) if fresh_worlds and steps > 1 else None
     paths: Tensor | None = None
     kept: list[Tensor] = []
     laws: list[Law] = []
@@ -114,26 +114,33 @@ def rollout(
     diverged: list[Tensor] = []
     limit = 0.1 * float(torch.finfo(drawn.dtype).max) ** 0.5
     for t in range(steps):
-        action = plan[..., t, :] if isinstance(plan, Tensor) else plan(drawn.state(carry), t)
+        action = plan[..., t, :] if isinstance(plan, Tensor) else _ask(plan, drawn, carry, step=t)
         step_noise = source.step(t)
+        # drawn before the step, so that a recomputed step meets the same worlds
+        meeting = shuffle.draw() if shuffle is not None and t > 0 else None
 
-        def advance(carry: Any, action: Tensor, step_noise: Tensor, t: int = t) -> tuple[Law, Any]:
-            if shuffle is not None and t > 0:
-                return shuffle.advance(carry, action, context[..., t, :], step_noise, t, size)
-            law = drawn.transition(carry, action, context[..., t, :], step=t)
+        def advance(
+            carry: Any, action: Tensor, step_noise: Tensor, *, t: int = t, meeting: Tensor | None = meeting
+        ) -> tuple[Law, Any]:
+            if shuffle is not None and meeting is not None:
+                law = shuffle.transition(carry, action, context[..., t, :], step=t, meeting=meeting)
+            else:
+                law = drawn.transition(carry, action, context[..., t, :], step=t)
             return law, law.push(step_noise)
 
         if checkpoint:
-            law, carry = recompute(advance, carry, action, step_noise, use_reentrant=False)  # pyright: ignore
+            law, carry = cast("tuple[Law, Any]", recompute(advance, carry, action, step_noise, use_reentrant=False))
         else:
             law, carry = advance(carry, action, step_noise)
         x = drawn.state(carry).expand(*size, -1)
         laws.append(law)
         # one reduction tells whether anything went wrong; only then look particle by particle
-        if not bool(x.detach().abs().amax() < limit):
+        if x.numel() and not bool(x.detach().abs().amax() < limit):
             bad = bad | ~(x.detach().abs() < limit).all(-1)
         diverged.append(bad)
-        if torch.is_grad_enabled() and x.requires_grad:
+        if kept or (torch.is_grad_enabled() and x.requires_grad):
+            if paths is not None:  # gradients began after the first steps
+                kept, paths = list(paths[:t]), None
             kept.append(x)
         else:
             paths = x.new_empty(steps, *x.shape) if paths is None else paths
@@ -147,7 +154,7 @@ def rollout(
         warnings.warn(f"{share:.1%} of the particles diverged and are left out", DivergenceWarning, stacklevel=2)
 
     def joint(x: Tensor) -> Tensor:
-        return _log_along(drawn, origin, x, plan, context)
+        return _log_along(drawn, origin, x, plan=plan, context=context)
 
     return Predictive(
         drawn.schema.state,
@@ -160,7 +167,7 @@ def rollout(
         diverged=torch.stack(diverged) if bool(bad.any()) else None,
         resolved=[point and (h == 0 or drawn.noise_size == 0) for h in range(steps)],
         fresh_worlds=fresh_worlds,
-        joint=joint if isinstance(drawn, MarkovWorlds) else None,
+        joint=joint if drawn.state_is_measured else None,
     )
 
 
@@ -172,24 +179,41 @@ class _NoiseSource:
         worlds: Worlds,
         noise: Noise | None,
         generator: torch.Generator | None,
-        particles: int,
-        batch: tuple[int, ...],
+        *,
+        size: tuple[int, ...],
+        noise_batch: tuple[int, ...] | None,
     ) -> None:
-        self.worlds, self.noise, self.generator = worlds, noise, generator
-        self.shape = (len(worlds), particles, *batch)
+        self.worlds, self.noise, self.generator = worlds, Noise() if noise is None else noise, generator
+        self.size = size
+        self.shape = (*size[:2], *(size[2:] if noise_batch is None else noise_batch))
+        if not _fits(self.shape, size):
+            raise SpecError(f"expected noise_batch= that broadcasts to the batch {size[2:]}, got {noise_batch}")
 
     def beginning(self, belief: Belief) -> Noise:
-        if self.noise is not None:
-            return self.noise
         initial, episode = self.worlds.initial_noise_size(belief), self.worlds.episode_noise_size
-        return Noise(self._draw(initial) if initial else None, self._draw(episode) if episode else None)
+        return Noise(self._start("initial", initial), self._start("episode", episode))
 
     def step(self, t: int) -> Tensor:
-        if self.noise is not None and self.noise.step is not None:
-            if self.noise.step.shape[-2] <= t:
-                raise SpecError(f"expected step noise for {t + 1} steps or more, got {self.noise.step.shape[-2]}")
-            return self.noise.step[..., t, :]
-        return self._draw(self.worlds.noise_size)
+        given = self.noise.step
+        if given is None:
+            return self._draw(self.worlds.noise_size)
+        if given.shape[-2] <= t:
+            raise SpecError(f"expected step noise for {t + 1} steps or more, got {given.shape[-2]}")
+        return self._checked("step", given[..., t, :], self.worlds.noise_size)
+
+    def _start(self, part: str, size: int) -> Tensor | None:
+        if not size:
+            return None
+        given = getattr(self.noise, part)
+        return self._draw(size) if given is None else self._checked(part, given, size)
+
+    def _checked(self, part: str, given: Tensor, size: int) -> Tensor:
+        if given.shape[-1] != size or not _fits(given.shape[:-1], self.size):
+            raise SpecError(
+                f"expected {part} noise that broadcasts to {(*self.size, size)} (worlds, particles, *batch, n), "
+                f"got {tuple(given.shape)} a step"
+            )
+        return given.to(self.worlds.device, self.worlds.dtype)
 
     def _draw(self, size: int) -> Tensor:
         worlds = self.worlds
@@ -207,31 +231,55 @@ class _Shuffle:
     each particle, by systematic resampling.
     """
 
-    def __init__(self, worlds: Worlds, particles: int, generator: torch.Generator | None) -> None:
+    def __init__(self, worlds: Worlds, generator: torch.Generator | None, *, size: tuple[int, ...]) -> None:
         if generator is None:
             raise SpecError("expected generator=torch.Generator for fresh worlds, got none")
-        self.worlds, self.generator, self.count = worlds, generator, len(worlds) * particles
+        self.worlds, self.generator, self.size = worlds, generator, size
+        self.count = size[0] * size[1]
         self.equal = bool((worlds.log_weight - worlds.log_weight[0]).abs().max() < 1e-9)
 
-    def advance(
-        self, carry: Any, action: Tensor, context: Tensor, noise: Tensor, t: int, size: tuple[int, ...]
-    ) -> tuple[Law, Any]:
+    def draw(self) -> Tensor:
+        """Draw which world each particle meets: an order of the particles, or a world's index for each."""
+        if self.equal:
+            return permutation(self.count, self.generator, device=self.worlds.device)
+        return systematic(self.worlds.log_weight, self.count, self.generator)
+
+    def transition(self, carry: Any, action: Tensor, context: Tensor, *, step: int, meeting: Tensor) -> Law:
+        size = self.size
         mapped = action.ndim == len(size) + 1  # a policy's actions belong to their particles
         if self.equal:
-            order = permutation(self.count, self.generator, device=self.worlds.device)
-            carry = tree_map(lambda v: _reorder(v, order, size), carry)
-            action = _reorder(action, order, size) if mapped else action
-            law = self.worlds.transition(carry, action, context, step=t)
-            back = torch.argsort(order)
-            law = law.map(lambda v: _reorder(v, back, size))
-        else:
-            index = systematic(self.worlds.log_weight, self.count, self.generator)
-            single = (self.count, 1, *size[2:])
-            carry = tree_map(lambda v: v.expand(*size, *v.shape[len(size) :]).reshape(*single, *v.shape[len(size) :]), carry)
-            action = action.expand(*size, -1).reshape(*single, -1) if mapped else action
-            law = self.worlds[index].transition(carry, action, context, step=t)
-            law = law.map(lambda v: v.expand(*single, *v.shape[len(size) :]).reshape(*size, *v.shape[len(size) :]))
-        return law, law.push(noise)
+            carry = tree_map(lambda v: _reorder(v, meeting, size), carry)
+            action = _reorder(action, meeting, size) if mapped else action
+            law = self.worlds.transition(carry, action, context, step=step)
+            back = torch.argsort(meeting)
+            return law.map(lambda v: _reorder(v, back, size))
+        single, lead = (self.count, 1, *size[2:]), len(size)
+
+        def apart(v: Tensor) -> Tensor:
+            return v.expand(*size, *v.shape[lead:]).reshape(*single, *v.shape[lead:])
+
+        law = self.worlds[meeting].transition(
+            tree_map(apart, carry), apart(action) if mapped else action, context, step=step
+        )
+        return law.map(lambda v: v.expand(*single, *v.shape[lead:]).reshape(*size, *v.shape[lead:]))
+
+
+def _fits(shape: Sequence[int], size: tuple[int, ...]) -> bool:
+    """Whether a shape broadcasts to the leading axes without changing them."""
+    return len(shape) == len(size) and all(n in (1, full) for n, full in zip(shape, size, strict=True))
+
+
+def _ask(policy: Policy, worlds: Worlds, carry: Any, *, step: int) -> Tensor:
+    """Return a policy's actions, or say what is wrong with them; those of diverged particles may be NaN."""
+    state, size = worlds.state(carry), worlds.schema.action.size
+    action = torch.as_tensor(policy(state, step)).to(worlds.device, worlds.dtype)
+    if action.ndim < 1 or action.shape[-1] != size:
+        raise DataError(f"expected a policy's actions of shape (..., {size}), got {tuple(action.shape)} at step {step}")
+    if not bool(action.isfinite().all()):
+        wrong = ~action.isfinite().all(-1) & state.isfinite().all(-1)
+        if bool(wrong.any()):
+            raise DataError(f"expected finite actions, the policy returned NaN or infinity at step {step}")
+    return action
 
 
 def _reorder(values: Tensor, order: Tensor, size: tuple[int, ...]) -> Tensor:
@@ -241,7 +289,7 @@ def _reorder(values: Tensor, order: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def _arguments(
-    worlds: Worlds, state: Belief, actions: Tensor | Policy, horizon: int | None
+    worlds: Worlds, state: Belief, actions: Tensor | Policy, *, horizon: int | None
 ) -> tuple[Belief, Tensor | Policy, tuple[int, ...], int]:
     from bayeswm.base.trajectories import Trajectories
 
@@ -290,7 +338,7 @@ def _arguments(
     return state, plan.expand(*full, *plan.shape[-2:]), tuple(full), steps
 
 
-def _context(worlds: Worlds, context: Tensor | None, batch: tuple[int, ...], steps: int) -> Tensor:
+def _context(worlds: Worlds, context: Tensor | None, batch: tuple[int, ...], *, steps: int) -> Tensor:
     size = worlds.schema.context.size
     if context is None:
         if size:
@@ -298,24 +346,34 @@ def _context(worlds: Worlds, context: Tensor | None, batch: tuple[int, ...], ste
             raise DataError(f"expected context= of {size} value(s) ({names}), got none")
         return torch.empty(*batch, max(steps, 1), 0, dtype=worlds.dtype, device=worlds.device)
     context = torch.as_tensor(context).to(worlds.device, worlds.dtype)
-    if context.shape[-1:] != (size,) or not bool(context.isfinite().all()):
+    if context.ndim < 1 or context.shape[-1] != size or not bool(context.isfinite().all()):
         raise DataError(f"expected finite context of shape (*batch, {size}), got {tuple(context.shape)}")
+    given = tuple(context.shape)
     if context.ndim != len(batch) + 2:
         context = context[..., None, :]
-        return context.expand(*batch, max(steps, 1), size)
-    if context.shape[-2] < steps:
+    elif context.shape[-2] < steps:
         raise DataError(f"expected context for {steps} steps, got {context.shape[-2]}")
-    return context.expand(*batch, context.shape[-2], size)
+    length = context.shape[-2] if context.shape[-2] > 1 else max(steps, 1)
+    try:
+        return context.expand(*batch, length, size)
+    except RuntimeError:
+        raise DataError(
+            f"expected context of shape {(*batch, size)}, or {(*batch, steps, size)} for one a step, got {given}"
+        ) from None
 
 
-def _log_along(worlds: Worlds, origin: Any, x: Tensor, plan: Tensor | Policy, context: Tensor) -> Tensor:
+def _log_along(worlds: Worlds, origin: Any, x: Tensor, *, plan: Tensor | Policy, context: Tensor) -> Tensor:
     x = x.to(worlds.device, worlds.dtype)
     steps = x.shape[-2]
     if isinstance(plan, Tensor):
         actions = plan[..., :steps, :]
     else:
-        before = torch.cat((worlds.state(origin)[0, 0][..., None, :], x[..., :-1, :]), -2)
-        actions = torch.stack([plan(before[None, None, ..., t, :], t)[0, 0] for t in range(steps)], -2)
+        # the start may differ between worlds and particles, what followed is what was observed
+        before = [worlds.state(origin), *(x[..., t, :][None, None] for t in range(steps - 1))]
+        asked = [plan(before[t], t).to(x) for t in range(steps)]
+        batch = x.shape[:-2]
+        full = torch.broadcast_shapes(*(a.shape[:-1] for a in asked), (1, 1, *batch))
+        actions = torch.stack([a.expand(*full, a.shape[-1]) for a in asked], -2)
     return worlds.log_likelihood(origin, x, actions, context[..., :steps, :])
 
 

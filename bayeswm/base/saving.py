@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
@@ -42,34 +42,39 @@ def save(model: DynamicsModel, path: str | PathLike[str]) -> None:
     ------
     SpecError
         If the model or its structure cannot be described by plain values.
+    CheckpointError
+        If the file cannot be written; an earlier one of that name stays whole.
     """
     config, tensors = model.state_dict()
     structure = getattr(model, "structure", None)
+    described = None if structure is None or type(structure).config is Structure.config else plain(structure.config())
     header: dict[str, Any] = {
         "format": FORMAT,
         "class": type(model).__name__,
-        "config": config,
+        "config": plain(config),
         "structure": None if structure is None else structure.name,
-        "structure_config": None,
+        "structure_config": described,
+        # a user's class may have the name of one of the library's: neither stands for the other
+        "own": {
+            "class": not _ours(type(model)),
+            "structure": structure is not None and not (_ours(type(structure)) and described is not None),
+        },
         "versions": {"bayeswm": _version(), "torch": torch.__version__},
     }
-    if structure is not None and structure.name in Structure.registry:
-        header["structure_config"] = structure.config()
-    elif structure is not None and type(structure).config is not Structure.config:
-        header["structure_config"] = structure.config()
-    tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
+    # copies, since the format refuses tensors that share memory
+    tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
     header["checksum"] = _checksum(header, tensors)
     target = Path(path)
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
-    os.close(handle)
+    temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
     try:
-        save_file(tensors or {"empty": torch.zeros(0)}, temporary, metadata={"bayeswm": json.dumps(header)})
-        with open(temporary, "rb") as written:
+        save_file(tensors, str(temporary), metadata={"bayeswm": json.dumps(header)})
+        with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        temporary.replace(target)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: could not be written ({error}); what was there before is unchanged") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load(
@@ -111,23 +116,24 @@ def load(
     from bayeswm.base.model import DynamicsModel
 
     header, tensors = _read(Path(path))
-    known: dict[str, type[DynamicsModel]] = {**DynamicsModel.registry, **{m.__name__: m for m in models}}
-    if header.get("class") not in known:
+    given = {m.__name__: m for m in models}
+    known = given if header["own"]["class"] else {**DynamicsModel.registry, **given}
+    if header["class"] not in known:
         raise CheckpointError(
-            f"{path}: expected a model of class {', '.join(sorted(known))}, got {header.get('class')!r}; "
-            "pass your own class in models=[...]"
+            f"{path}: expected a model of class {', '.join(sorted(known)) or '(none given)'}, "
+            f"got {header['class']!r}; pass your own class in models=[...]"
         )
     try:
-        structure = _structure(path, header, structures)
+        structure = _structure(path, header, own=structures)
         return known[header["class"]].from_state(header["config"], tensors, structure)
     except CheckpointError:
         raise
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         raise CheckpointError(f"{path}: the content does not fit class {header['class']}: {error}") from error
 
 
 def _structure(
-    path: str | PathLike[str], header: dict[str, Any], own: Sequence[type[Structure] | Structure]
+    path: str | PathLike[str], header: dict[str, Any], *, own: Sequence[type[Structure] | Structure]
 ) -> Structure | None:
     name = header.get("structure")
     if name is None:
@@ -135,10 +141,17 @@ def _structure(
     for given in own:
         if isinstance(given, Structure) and given.name == name:
             return given
-    classes = {**Structure.registry, **{c.__name__: c for c in own if isinstance(c, type)}}
+    classes = {c.__name__: c for c in own if isinstance(c, type)}
+    if not header["own"]["structure"]:
+        classes = {**Structure.registry, **classes}
     if name not in classes or header["structure_config"] is None:
         raise CheckpointError(
             f"{path}: expected the structure {name!r}, which is not part of the library; pass it in structures=[...]"
+            + (
+                ""
+                if header["structure_config"] is not None
+                else " as an object, since it was saved without configuration"
+            )
         )
     return classes[name].from_config(header["structure_config"])
 
@@ -151,21 +164,38 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             metadata = archive.metadata() or {}
             tensors = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (no iterator there)
     except (SafetensorError, ValueError, OSError) as error:
-        kind = "empty" if path.stat().st_size == 0 else "truncated or no model file of this library"
-        raise CheckpointError(f"{path}: the file is {kind} ({error})") from None
+        raise CheckpointError(f"{path}: the file is {_what_is_wrong(path)} ({error})") from None
     if "bayeswm" not in metadata:
         raise CheckpointError(f"{path}: a safetensors file, but not one that this library wrote")
     try:
         header = json.loads(metadata["bayeswm"])
         version, checksum = int(header["format"]), header.pop("checksum")
+        named = isinstance(header["class"], str) and isinstance(header["structure"], str | None)
+        if version <= FORMAT and not (named and isinstance(header["own"], dict)):
+            raise ValueError("class names are missing")
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: the header is unreadable ({error})") from None
     if version > FORMAT:
         raise CheckpointError(f"{path}: format {version} is newer than this library reads ({FORMAT}); upgrade bayeswm")
-    tensors.pop("empty", None)
     if checksum != _checksum(header, tensors):
         raise CheckpointError(f"{path}: the checksum does not match, the file was altered or damaged")
     return header, tensors
+
+
+def _what_is_wrong(path: Path) -> str:
+    """Tell an empty file, a truncated one and one of another kind apart by the first bytes of the format."""
+    with path.open("rb") as file:
+        start, size = file.read(9), path.stat().st_size
+    if not start:
+        return "empty"
+    length = int.from_bytes(start[:8], "little")
+    if start[8:] == b"{" and length < 100_000_000:
+        return "truncated" if size < 8 + length else "truncated or damaged"
+    return "no model file of this library" if size > 8 else "truncated, or no model file of this library"
+
+
+def _ours(leaf: type) -> bool:
+    return leaf in Structure.registry.values() or leaf.__module__.startswith("bayeswm.")
 
 
 def _checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:

@@ -51,8 +51,8 @@ class Structure(ABC):
     """A transition function written for one world.
 
     A structure holds no state that changes: its parameters come in as an argument. ``transition`` sees plain
-    parameters and states of shape (*batch, S); :meth:`batched` adds the worlds with ``torch.func.vmap``, and a structure
-    for which that is slow overrides it.
+    parameters and states of shape (*batch, S); :meth:`batched` adds the worlds with ``torch.func.vmap``, and a
+    structure for which that is slow overrides it.
     """
 
     registry: ClassVar[dict[str, type[Structure]]] = {}
@@ -77,7 +77,7 @@ class Structure(ABC):
         """Return the named parameters with their values or laws."""
 
     @abstractmethod
-    def transition(
+    def transition(  # noqa: PLR0917 (the hot path names its arguments by position)
         self, parameters: Parameters, state: Tensor, action: Tensor, context: Tensor, step: int | Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Return the mean of the next state and the standard deviation of the process noise.
@@ -92,7 +92,7 @@ class Structure(ABC):
             Actions.
         context : Tensor, broadcastable to (*batch, C)
             Context.
-        step : int or Tensor
+        step : int or Tensor, broadcastable to (*batch,)
             Index of the step, for dynamics that change with time.
 
         Returns
@@ -141,25 +141,26 @@ class Structure(ABC):
                     wanted = "> 0" if p.positive else "finite"
                     raise SpecError(f"{self.name}: expected {name} {wanted} {p.unit}, got {p.value}")
 
-    def batched(
+    def batched(  # noqa: PLR0917 (hot path)
         self, parameters: Parameters, state: Tensor, action: Tensor, context: Tensor, step: int | Tensor
     ) -> tuple[Tensor, Tensor | None]:
         """Return :meth:`transition` in many worlds: parameters (W, ...), states (W, P, *batch, S).
 
         Actions and context may lack the world and particle axes.
         """
-        worlds = state.shape[0]
+        worlds = max([state.shape[0], *(len(v) for v in parameters.values())])
+        state = state.expand(worlds, *state.shape[1:])
 
-        def one(values: dict[str, Tensor], x: Tensor, a: Tensor, c: Tensor) -> tuple[Tensor, ...]:
-            mean, scale = self.transition(values, x, a, c, step)
+        def one(values: dict[str, Tensor], x: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
+            mean, scale = self.transition(values, x, given[0], given[1], step)
             return (mean,) if scale is None else (mean, scale)
 
         def axis(values: Tensor) -> int | None:
-            return 0 if values.ndim == state.ndim and values.shape[0] == worlds else None
+            return 0 if values.ndim == state.ndim else None
 
+        action, context = (v[0] if v.ndim == state.ndim and v.shape[0] == 1 else v for v in (action, context))
         if worlds == 1:
-            drop = [v[0] if axis(v) == 0 else v for v in (action, context)]
-            out = one({k: v[0] for k, v in parameters.items()}, state[0], *drop)
+            out = one({k: v[0] for k, v in parameters.items()}, state[0], action, context)
             out = tuple(v[None] for v in out)
         else:
             dims = (dict.fromkeys(parameters, 0), 0, axis(action), axis(context))

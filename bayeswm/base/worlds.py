@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, override
 
 import torch
 from torch import Tensor
 
 from bayeswm.base.errors import DataError, SpecError, UnknownVariableError
 from bayeswm.base.laws import Gaussian, Law
-from bayeswm.base.schema import Schema, Variables
+from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Structure
 from bayeswm.base.trajectories import Trajectories
 
@@ -47,6 +47,8 @@ class Worlds(ABC):
         Whether these worlds are the whole posterior (members of an ensemble, a known system) or draws from it.
     noise_size, episode_noise_size : int
         Noise coordinates of a step and of an episode.
+    state_is_measured : bool
+        Whether sensors report the state itself without error, so that :meth:`filter` gives the state's own density.
     """
 
     schema: Schema
@@ -55,6 +57,7 @@ class Worlds(ABC):
     exhaustive: bool
     noise_size: int
     episode_noise_size: int = 0
+    state_is_measured: bool = False
 
     # --- the system -----------------------------------------------------------------------------------------------
 
@@ -65,11 +68,13 @@ class Worlds(ABC):
         Parameters
         ----------
         belief : Tensor of shape (*batch, S), Law or Trajectories
-            A known state, a law of it (pushed forward from ``noise.initial``), or the history that led to it.
+            A known state, a law of it (pushed forward from ``noise.initial``), or the history that led to it: what was
+            measured, first state included, and what was done.
         context : Tensor, shape (*batch, C), optional
             Context.
         noise : Noise, optional
-            Its ``initial`` and ``episode`` parts are used.
+            Its ``initial`` and ``episode`` parts are used: they settle what is not known of the start. Without them a
+            system with a hidden state keeps its belief in the carry, for :meth:`filter`.
         """
 
     @abstractmethod
@@ -91,7 +96,7 @@ class Worlds(ABC):
         """Return the law of what the sensors report."""
 
     @abstractmethod
-    def filter(
+    def filter(  # noqa: PLR0917 (the hot path names its arguments by position)
         self,
         carry: Any,
         action: Tensor,
@@ -116,14 +121,17 @@ class Worlds(ABC):
         Returns
         -------
         tuple of Noise and Tensor, shape (worlds, particles, episodes)
-            A posterior draw of the noise in each world, and the log density of the episodes there.
+            A posterior draw of the noise in each world (NaN after an episode's end), and the log density of the
+            episodes there: of all that was measured, or, where the state is measured, of what followed the first one.
         """
 
     def initial_noise_size(self, belief: Belief) -> int:
         """Return the number of noise coordinates that :meth:`start` takes for this belief."""
         return belief.noise_size if isinstance(belief, Law) else 0
 
-    def log_likelihood(self, carry: Any, measurements: Tensor, actions: Tensor, context: Tensor) -> Tensor:
+    def log_likelihood(  # noqa: PLR0917 (hot path)
+        self, carry: Any, measurements: Tensor, actions: Tensor, context: Tensor
+    ) -> Tensor:
         """Return the log density of measured episodes step by step, by filtering along them.
 
         Parameters
@@ -197,7 +205,9 @@ class Worlds(ABC):
             try:
                 parameters[name] = new.expand_as(old).clone()
             except RuntimeError:
-                raise SpecError(f"{name}: expected a shape that fits {tuple(old.shape)}, got {tuple(new.shape)}") from None
+                raise SpecError(
+                    f"{name}: expected a shape that fits {tuple(old.shape)}, got {tuple(new.shape)}"
+                ) from None
         return self._with(parameters=parameters, log_weight=self.log_weight, exhaustive=self.exhaustive)
 
     def reweight(self, log_weight: Tensor, *, exhaustive: bool | None = None) -> Self:
@@ -218,7 +228,9 @@ class Worlds(ABC):
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Self:
         """Return some worlds; they count as the posterior only if all are still there."""
-        picked = torch.arange(len(self), device=self.device)[torch.as_tensor(index) if isinstance(index, Sequence) else index]
+        picked = torch.arange(len(self), device=self.device)[
+            torch.as_tensor(index) if isinstance(index, Sequence) else index
+        ]
         picked = picked.reshape(-1)
         if len(picked) == 0:
             raise SpecError("expected at least one world in the selection, got none")
@@ -233,6 +245,9 @@ class Worlds(ABC):
 class MarkovWorlds(Worlds):
     """Worlds whose carry is the state and whose sensors report it exactly; a leaf adds ``transition``."""
 
+    state_is_measured = True
+
+    @override
     def start(self, belief: Belief, context: Tensor | None = None, noise: Noise | None = None) -> Tensor:
         if isinstance(belief, Trajectories):
             rows = torch.arange(len(belief), device=belief.device)
@@ -245,15 +260,19 @@ class MarkovWorlds(Worlds):
                 raise SpecError("expected noise.initial to draw from a belief that is a law, got none")
             if initial is None:
                 initial = belief.mean.new_zeros(*belief.mean.shape[:-1], 0)
-            return belief.push(initial)
+            drawn = belief.push(initial).to(self.device, self.dtype)
+            return drawn.expand(max(len(self), drawn.shape[0]), *drawn.shape[1:])
         return belief.to(self.log_weight.device, self.dtype).expand(len(self), 1, *belief.shape)
 
+    @override
     def state(self, carry: Tensor) -> Tensor:
         return carry
 
+    @override
     def measurement(self, carry: Tensor) -> Law:
         return Gaussian(carry)
 
+    @override
     def filter(
         self,
         carry: Tensor,
@@ -266,26 +285,31 @@ class MarkovWorlds(Worlds):
     ) -> tuple[Tensor, Tensor]:
         if mask is not None and not bool(mask.all()):
             raise DataError("expected every state to be measured, got missing ones; use a model with sensor noise")
+        if bool(measurement.isnan().any()):
+            raise DataError("expected a measured state, got NaN; use a model with sensor noise and a mask")
         law = self.transition(carry, action, context, step=step)
         log_prob = law.log_prob(measurement)
         return measurement.expand(*log_prob.shape, measurement.shape[-1]), log_prob
 
+    @override
     def smooth(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> tuple[Noise, Tensor]:
         states, action, context = (
-            v.to(self.device, self.dtype)
-            for v in (trajectory.states(), trajectory.action, trajectory.step_context())
+            v.to(self.device, self.dtype) for v in (trajectory.states(), trajectory.action, trajectory.step_context())
         )
-        law, after, inside = self._along(self.start(states[:, 0]), states[:, 1:], action, context)
+        if bool(states[:, 0].isnan().any()):
+            raise DataError(
+                "expected every state to be measured, got a missing first one; use a model with sensor noise"
+            )
+        law, after, inside = self._along(self.start(states[:, 0]), states[:, 1:], action, context=context)
         noise = torch.where(inside[..., None], law.abduct(after), float("nan"))
         return Noise(step=noise), torch.where(inside, law.log_prob(after), 0.0).sum(-1)
 
+    @override
     def log_likelihood(self, carry: Tensor, measurements: Tensor, actions: Tensor, context: Tensor) -> Tensor:
-        law, after, inside = self._along(carry, measurements, actions, context)
+        law, after, inside = self._along(carry, measurements, actions, context=context)
         return torch.where(inside, law.log_prob(after), 0.0)
 
-    def _along(
-        self, carry: Tensor, states: Tensor, actions: Tensor, context: Tensor
-    ) -> tuple[Law, Tensor, Tensor]:
+    def _along(self, carry: Tensor, states: Tensor, actions: Tensor, *, context: Tensor) -> tuple[Law, Tensor, Tensor]:
         """Return the law of every step of known states at once (time is one more batch axis), and what came.
 
         NaN after the end of an episode is filled, so that no gradient meets it; the mask says where.
@@ -321,7 +345,7 @@ class StructureWorlds(MarkovWorlds):
     exhaustive : bool
         Whether these worlds are the posterior.
     noisy : tuple of int, optional
-        State columns with process noise; all by default.
+        State columns with process noise; all by default. Columns that :meth:`replace` gives noise are added.
     """
 
     def __init__(
@@ -337,6 +361,8 @@ class StructureWorlds(MarkovWorlds):
         self.structure = structure
         self.schema = schema
         self.parameters = dict(parameters)
+        if not self.parameters:
+            raise SpecError("expected at least one parameter, which says how many worlds there are, got none")
         count = len(next(iter(self.parameters.values())))
         if log_weight is None:
             log_weight = torch.zeros(count, dtype=torch.float64, device=next(iter(self.parameters.values())).device)
@@ -345,6 +371,7 @@ class StructureWorlds(MarkovWorlds):
         self.noisy = noisy
         self.noise_size = schema.state.size if noisy is None else len(noisy)
 
+    @override
     def transition(
         self, carry: Tensor, action: Tensor, context: Tensor | None = None, *, step: int | Tensor = 0
     ) -> Gaussian:
@@ -357,12 +384,13 @@ class StructureWorlds(MarkovWorlds):
             scale = noise.view(len(self), *(1,) * (mean.ndim - 2), -1)
         return Gaussian(mean, scale, noisy=self.noisy)
 
+    @override
     def _with(self, *, parameters: Mapping[str, Tensor], log_weight: Tensor, exhaustive: bool) -> Self:
+        noisy, scale = self.noisy, parameters.get("process_noise")
+        if noisy is not None and scale is not None and scale is not self.parameters["process_noise"]:
+            # noise that was set is never dropped
+            given = (scale != 0).flatten(0, -2).any(0).nonzero().squeeze(-1).tolist()
+            noisy = tuple(sorted({*noisy, *given}))
         return type(self)(
-            self.structure, self.schema, parameters, log_weight=log_weight, exhaustive=exhaustive, noisy=self.noisy
+            self.structure, self.schema, parameters, log_weight=log_weight, exhaustive=exhaustive, noisy=noisy
         )
-
-
-def columns_of(worlds: Worlds, of: str) -> Variables:
-    """Return the variables that a predictive of the state, the function or the measurement has."""
-    return worlds.schema.measured if of == "measurement" else worlds.schema.state

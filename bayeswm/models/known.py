@@ -28,9 +28,9 @@ class KnownDynamics(DynamicsModel):
     ----------
     structure : Structure
         With a schema.
-    noise : float, sequence of float, or mapping of str to float
+    noise : float, sequence of float, or mapping of str to float, optional
         Standard deviation of the process noise, for all columns of the state, for each, or by name (0 elsewhere), in
-        the variables' units; 0 is no noise.
+        the variables' units; 0 is no noise. By default the structure's own, or none where it says nothing.
     dtype : torch.dtype
         Number format.
 
@@ -47,12 +47,14 @@ class KnownDynamics(DynamicsModel):
     1
     """
 
-    def __init__(self, *, structure: Structure, noise: NoiseScale = 0.0, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(
+        self, *, structure: Structure, noise: NoiseScale | None = None, dtype: torch.dtype = torch.float64
+    ) -> None:
         if structure.schema is None:
             raise SpecError(f"expected a structure with a schema, got {structure.name}, which learns its variables")
         self.structure = structure
         self.dtype = dtype
-        self.noise = _scales(noise, structure.schema)
+        self.noise = None if noise is None else _scales(noise, structure.schema)
 
     @property
     @override
@@ -79,10 +81,23 @@ class KnownDynamics(DynamicsModel):
             raise SpecError(f"expected worlds >= 1, got {worlds}")
         count = worlds if self.uncertain else 1
         parameters = self.structure.initial(count, generator, self.dtype)
-        scale = torch.tensor(self.noise, dtype=self.dtype)
+        noise = self.noise
+        if noise is None:
+            if self._structure_has_noise(parameters):
+                return StructureWorlds(self.structure, self.schema, parameters, exhaustive=not self.uncertain)
+            noise = (0.0,) * self.schema.state.size
+        scale = torch.tensor(noise, dtype=self.dtype)
         parameters["process_noise"] = scale.expand(count, -1).clone()
-        noisy = tuple(i for i, s in enumerate(self.noise) if s > 0)
+        noisy = tuple(i for i, s in enumerate(noise) if s > 0)
         return StructureWorlds(self.structure, self.schema, parameters, exhaustive=not self.uncertain, noisy=noisy)
+
+    def _structure_has_noise(self, parameters: Mapping[str, Tensor]) -> bool:
+        one = {k: v[0] for k, v in parameters.items()}
+        blank = (
+            torch.zeros(g.size, dtype=self.dtype) for g in (self.schema.state, self.schema.action, self.schema.context)
+        )
+        state, action, context = blank
+        return self.structure.transition(one, state, action, context, 0)[1] is not None
 
     @override
     def condition(self, trajectories: Trajectories, *, in_training: bool = False) -> DynamicsModel:
@@ -99,7 +114,8 @@ class KnownDynamics(DynamicsModel):
 
     @override
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        return plain({"noise": list(self.noise), "dtype": str(self.dtype).removeprefix("torch.")}), {}
+        noise = None if self.noise is None else list(self.noise)
+        return plain({"noise": noise, "dtype": str(self.dtype).removeprefix("torch.")}), {}
 
     @classmethod
     @override
@@ -108,7 +124,10 @@ class KnownDynamics(DynamicsModel):
     ) -> KnownDynamics:
         if structure is None:
             raise SpecError("expected a structure in the file, got none")
-        return cls(structure=structure, noise=config["noise"], dtype=getattr(torch, config["dtype"]))
+        dtype = getattr(torch, config["dtype"], None)
+        if not isinstance(dtype, torch.dtype):
+            raise SpecError(f"expected the name of a number format, got {config['dtype']!r}")
+        return cls(structure=structure, noise=config["noise"], dtype=dtype)
 
 
 def _scales(noise: NoiseScale, schema: Schema) -> tuple[float, ...]:
@@ -118,10 +137,9 @@ def _scales(noise: NoiseScale, schema: Schema) -> tuple[float, ...]:
             if name not in columns:
                 raise UnknownVariableError.of(name, columns)
         values = [float(noise.get(name, 0.0)) for name in columns]
-    elif isinstance(noise, int | float):
-        values = [float(noise)] * len(columns)
     else:
-        values = [float(v) for v in noise]
+        given = torch.as_tensor(noise, dtype=torch.float64)
+        values = given.expand(len(columns)).tolist() if given.ndim == 0 else given.flatten().tolist()
         if len(values) != len(columns):
             raise SpecError(f"expected {len(columns)} noise scales for {columns}, got {len(values)}")
     if any(not v >= 0 or v == float("inf") for v in values):

@@ -31,8 +31,8 @@ class CartPole(Structure):
         \dot w = (g s - c T) / (J / (m l) - m l c^2 / (M + m)), \quad
         \ddot x = T - m l \dot w c / (M + m)
 
-    State: position (m), velocity (m/s), angle (rad), angular_velocity (rad/s). Action: force (N). A positive angle moves
-    the pole's tip towards positive positions.
+    State: position (m), velocity (m/s), angle (rad), angular_velocity (rad/s). Action: force (N). A positive angle
+    moves the pole's tip towards positive positions.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class CartPole(Structure):
 
     @classmethod
     def swing_up(cls) -> Self:
-        """The swing-up benchmark of PILCO (Deisenroth & Rasmussen 2011): 0.5 kg each, a 0.5 m rod, 0.1 s, hanging at 0."""
+        """The swing-up task of PILCO (Deisenroth & Rasmussen 2011): 0.5 kg each, a 0.5 m rod, 0.1 s, hanging at 0."""
         return cls(
             cart_mass=0.5,
             pole_mass=0.5,

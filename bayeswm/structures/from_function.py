@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, override
 
 from torch import Tensor
@@ -29,6 +29,8 @@ class FromFunction(Structure):
         Named parameters, known or uncertain.
     integrator : Integrator, optional
         Makes a transition of a rate of change.
+    pairs : sequence of (int, int)
+        The columns of each position and of its velocity, for integrators that treat them differently.
     name : str, optional
         Under which a saved model asks for it; the function's name by default.
 
@@ -54,6 +56,7 @@ class FromFunction(Structure):
         schema: Schema,
         parameters: Mapping[str, float | Distribution | Parameter] | None = None,
         integrator: Integrator | None = None,
+        pairs: Sequence[tuple[int, int]] = (),
         name: str | None = None,
     ) -> None:
         kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -65,7 +68,7 @@ class FromFunction(Structure):
         if parameters and self.arity != 4:
             raise SpecError("expected fn(state, action, context, parameters), since there are parameters")
         self.fn = fn
-        self.integrator = integrator
+        self.integrator, self.pairs = integrator, tuple(pairs)
         self._name = name or getattr(fn, "__name__", type(fn).__name__)
         self._schema = schema
         given = parameters or {}
@@ -93,4 +96,4 @@ class FromFunction(Structure):
         rest: tuple[Any, ...] = (action, context, parameters)[: self.arity - 1]
         if self.integrator is None:
             return self.fn(state, *rest), None
-        return self.integrator(lambda x: self.fn(x, *rest), state, self._schema.time_step), None
+        return self.integrator(lambda x: self.fn(x, *rest), state, self._schema.time_step, self.pairs), None

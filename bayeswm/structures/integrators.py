@@ -1,8 +1,8 @@
 """Fixed-step integrators: from a rate of change to the next state. Batched, differentiable, vmap-safe.
 
-Each is a frozen object called as ``integrator(field, state, time_step, pairs)``. ``field`` maps states to rates, both of
-shape (*batch, S). ``pairs`` lists (position column, velocity column); the methods that treat positions and velocities
-differently need it. ``limits`` lists (column, largest magnitude).
+Each is a frozen object called as ``integrator(field, state, time_step, pairs)``. ``field`` maps states to rates, both
+of shape (*batch, S). ``pairs`` lists (position column, velocity column); the methods that treat positions and
+velocities differently need it. ``limits`` lists (column, largest magnitude).
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class Integrator(ABC):
         if self.substeps < 1:
             raise SpecError(f"expected substeps >= 1, got {self.substeps}")
 
-    def __call__(self, field: Field, state: Tensor, time_step: float, pairs: Pairs = (), limits: Limits = ()) -> Tensor:
+    def __call__(  # noqa: PLR0917 (hot path)
+        self, field: Field, state: Tensor, time_step: float, pairs: Pairs = (), limits: Limits = ()
+    ) -> Tensor:
         """Return the state one time step (in s) later, speeds clipped at their limits after each substep."""
         h = time_step / self.substeps
         for _ in range(self.substeps):
@@ -53,7 +55,9 @@ class Integrator(ABC):
         return state
 
     @abstractmethod
-    def advance(self, field: Field, state: Tensor, h: float, pairs: Pairs, limits: Limits) -> Tensor:
+    def advance(  # noqa: PLR0917 (hot path)
+        self, field: Field, state: Tensor, h: float, pairs: Pairs, limits: Limits
+    ) -> Tensor:
         """Return the state one substep of h seconds later."""
 
 
@@ -73,7 +77,7 @@ class SemiImplicitEuler(Integrator):
     @override
     def advance(self, field: Field, state: Tensor, h: float, pairs: Pairs, limits: Limits) -> Tensor:
         moved = _clip(state + h * field(state), limits)
-        return _set_positions(moved, state, moved, h, pairs)
+        return _set_positions(moved, state, moved, h=h, pairs=pairs)
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class Leapfrog(Integrator):
     @override
     def advance(self, field: Field, state: Tensor, h: float, pairs: Pairs, limits: Limits) -> Tensor:
         half = _set_velocities(state, state + 0.5 * h * field(state), pairs)
-        drifted = _set_positions(half, state, half, h, pairs)
+        drifted = _set_positions(half, state, half, h=h, pairs=pairs)
         return _clip(_set_velocities(drifted, drifted + 0.5 * h * field(drifted), pairs), limits)
 
 
@@ -112,7 +116,7 @@ def _clip(state: Tensor, limits: Limits) -> Tensor:
     return torch.stack(columns, -1)
 
 
-def _set_positions(base: Tensor, before: Tensor, velocity: Tensor, h: float, pairs: Pairs) -> Tensor:
+def _set_positions(base: Tensor, before: Tensor, velocity: Tensor, *, h: float, pairs: Pairs) -> Tensor:
     _need(pairs)
     columns = list(base.unbind(-1))
     for position, rate in pairs:
