@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import DataWarning, SpecError
+from bayeswm.base.kinds import Angle
 from bayeswm.base.random import standard_normal
 from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Parameter, Parameters, Structure
@@ -26,7 +27,8 @@ class MLP(Structure):
 
     Angles enter as sine and cosine. Inputs and outputs are standardised inside, from the training data. The variance of
     the noise depends on the inputs; a soft clamp keeps it between e^-14 and e^3 of the variance of the change of state,
-    with a gradient everywhere.
+    with a gradient everywhere. The mean stays inside the bounds of variables that have them (a speed limit is a kink that
+    a smooth network would need many data to learn).
 
     Parameters
     ----------
@@ -127,7 +129,18 @@ class MLP(Structure):
         mean, raw = out.chunk(2, -1)
         change = torch.addcmul(wide("change_mean"), wide("change_scale"), mean)
         scale = noise_variance(raw).sqrt() * wide("change_scale")
-        return state + change.view(*shape, -1), scale.view(*shape, -1)
+        after, bounds = state + change.view(*shape, -1), self._bounds(out.dtype, out.device)
+        if bounds is not None:
+            after = after.clamp(*bounds)
+        return after, scale.view(*shape, -1)
+
+    def _bounds(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """Return the lowest and highest values of the state's columns, each of shape (S,), if there are any bounds."""
+        limits = [None if isinstance(v.kind, Angle) else v.bounds for v in self._bound.state]
+        if not any(limits):
+            return None
+        ends = torch.tensor([b or (-math.inf, math.inf) for b in limits], dtype=dtype, device=device)
+        return ends[:, 0], ends[:, 1]
 
     def standardise(self, parameters: Parameters, data: Transitions) -> dict[str, Tensor]:
         """Return the parameters with the means and scales of these data, computed in float64.
@@ -192,6 +205,11 @@ class MLPObjective:
         mean, scale = (parameters[f"change_{k}"][0].double() for k in ("mean", "scale"))
         change = structure._bound.state.difference(data.next_state.double(), data.state.double())
         self.y = ((change - mean) / scale).to(dtype)
+        bounds = structure._bounds(torch.float64, self.y.device)
+        self.bounds: tuple[Tensor, Tensor] | None = None
+        if bounds is not None:
+            low, high = (((end - data.state.double() - mean) / scale).to(dtype) for end in bounds)
+            self.bounds = (low, high)
         self.log_scale = scale.log().sum().to(dtype)
         self.prior = 1.0 / len(self.y)
         self._work: dict[int, Workspace] = {}
@@ -203,7 +221,8 @@ class MLPObjective:
             self._work = {batch: Workspace(self.flat, self.sizes, batch)}
         work = self._work[batch]
         out = run(self.flat, self.x[rows], work)
-        loss = nll_gradient_(out, self.y[rows], self.prior)
+        bounds = None if self.bounds is None else (self.bounds[0][rows], self.bounds[1][rows])
+        loss = nll_gradient_(out, self.y[rows], self.prior, bounds)
         run_back(self.flat, work)
         return loss, {"network": work.gradient}
 
@@ -211,6 +230,8 @@ class MLPObjective:
         """Return the log density of the changes of state at these rows, in their units, shape (members, n)."""
         out = evaluate(self.flat, self.x[rows].expand(len(self.flat), -1, -1), self.sizes)
         mean, raw = out.chunk(2, -1)
+        if self.bounds is not None:
+            mean = mean.clamp(self.bounds[0][rows], self.bounds[1][rows])
         variance = noise_variance(raw)
         square = (self.y[rows] - mean).square() / variance
         return -0.5 * (square + variance.log() + math.log(2 * math.pi)).sum(-1) - self.log_scale
@@ -230,7 +251,9 @@ def noise_variance(raw: Tensor) -> Tensor:
     return torch.sigmoid(raw - math.log(_HIGHEST)) * _HIGHEST + _LOWEST
 
 
-def nll_gradient_(out: Tensor, target: Tensor, prior: float) -> Tensor:
+def nll_gradient_(
+    out: Tensor, target: Tensor, prior: float, bounds: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """Return the mean Gaussian negative log likelihood of each member; its gradient replaces ``out``.
 
     Parameters
@@ -241,6 +264,8 @@ def nll_gradient_(out: Tensor, target: Tensor, prior: float) -> Tensor:
         Standardised changes.
     prior : float
         Weight of one pseudo-observation of variance 0.01 against a row.
+    bounds : tuple of Tensor, shape (members, rows, S), optional
+        The mean is clipped there; the gradient passes the clip, so that a mean outside can come back.
 
     Returns
     -------
@@ -252,7 +277,7 @@ def nll_gradient_(out: Tensor, target: Tensor, prior: float) -> Tensor:
     share = torch.sigmoid(raw - math.log(_HIGHEST))
     above = share * _HIGHEST
     variance = above + _LOWEST
-    error = mean - target
+    error = (mean if bounds is None else mean.clamp(*bounds)) - target
     ratio = error / variance
     square = torch.addcmul((0.01 * prior) / variance, error, ratio)
     loss = 0.5 * (square + (1 + prior) * variance.log()).mean((1, 2))
