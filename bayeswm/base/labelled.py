@@ -57,7 +57,11 @@ def trajectories_to_xarray(trajectories: Trajectories) -> xarray.Dataset:
         "state_step": np.arange(steps + 1),
         "time": ("state_step", np.arange(steps + 1) * schema.time_step, {"units": "s"}),
         "action_time": ("step", np.arange(steps) * schema.time_step, {"units": "s", "long_name": "start of the step"}),
-        "episode": ("row", trajectories.episode.cpu().numpy(), {"long_name": "recording that the row comes from"}),
+        "episode": (
+            "row",
+            trajectories.episode.cpu().numpy().copy(),
+            {"long_name": "recording that the row comes from"},
+        ),
     }
     for group in GROUPS:
         values, variables = getattr(trajectories, group), getattr(schema, group)
@@ -68,7 +72,7 @@ def trajectories_to_xarray(trajectories: Trajectories) -> xarray.Dataset:
     if trajectories.reward is not None:
         data["reward"] = (("row", "step"), _numpy(trajectories.reward))
     for name in ROWS:
-        data[name] = ("row", getattr(trajectories, name).cpu().numpy())
+        data[name] = ("row", getattr(trajectories, name).cpu().numpy().copy())
     attrs = {
         "format": FORMAT,
         "schema": json.dumps(schema.to_dict()),

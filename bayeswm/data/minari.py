@@ -19,7 +19,12 @@ from bayeswm.data.spaces import check_fits, flat_space
 
 
 def from_minari(
-    dataset: Any, *, schema: Schema, state: Callable[[Any], Any] | None = None, download: bool = False
+    dataset: Any,
+    *,
+    schema: Schema,
+    state: Callable[[Any], Any] | None = None,
+    download: bool = False,
+    allow_missing: bool = False,
 ) -> Trajectories:
     """Return the episodes of a Minari data set.
 
@@ -35,6 +40,8 @@ def from_minari(
         :func:`to_minari` stored beside the observations are read too.
     download : bool
         Fetch the data set where it is not on this machine.
+    allow_missing : bool
+        Take NaN in states and observations as "not recorded" instead of an error.
 
     Raises
     ------
@@ -96,7 +103,7 @@ pass download=True
     if "context" in arrays and all((c == c[:1]).all() for c in arrays["context"]):
         arrays["context"] = [c[0] for c in arrays["context"]]
     given: dict[str, Any] = {**arrays}
-    return Trajectories(schema, **given, allow_missing=True)
+    return Trajectories(schema, **given, allow_missing=allow_missing)
 
 
 def to_minari(trajectories: Trajectories, dataset_id: str, *, env: Any = None, description: str | None = None) -> Any:
@@ -129,9 +136,14 @@ def to_minari(trajectories: Trajectories, dataset_id: str, *, env: Any = None, d
 
     Examples
     --------
-    >>> schema = Schema(state=[], time_step=1.0)
-    >>> to_minari.__name__
-    'to_minari'
+    >>> import os, tempfile
+    >>> from unittest.mock import patch
+    >>> from bayeswm.base.schema import Variable
+    >>> schema = Schema(state=[Variable("x")], action=[Variable("u")], time_step=1.0)
+    >>> data = Trajectories(schema, state=[[[0.0], [1.0], [2.0]]], action=[[[1.0], [1.0]]])
+    >>> with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, MINARI_DATASETS_PATH=folder):
+    ...     to_minari(data, "line-v0").total_steps
+    2
     """
     minari, spaces = need("minari", "io"), need("gymnasium", "rl").spaces
     collector = need("minari.data_collector.episode_buffer", "io")

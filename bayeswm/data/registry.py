@@ -113,7 +113,7 @@ SOURCES: dict[str, Source] = {
     ),
     "delan_characters": Source(
         title="Two-link arm that draws 20 letters (simulated)",
-        # the original is a pickle, which runs what it contains: it is neither loaded nor downloaded here
+        # the original is a pickle, which can run code when it is loaded: this library never does
         origin="github.com/milutter/deep_lagrangian_networks at 18a943d07fa25193c52d239b5fb2478900d4259a, "
         "data/character_data.pickle: labels, qp, qv, qa, tau, m, c and g of all letters one after the other, in "
         "NumPy's format, with the number of rows of each letter",
