@@ -8,17 +8,16 @@ from typing import TYPE_CHECKING
 
 from bayeswm import base, models, structures
 from bayeswm.base import *  # noqa: F403
+from bayeswm.base.version import __version__
 from bayeswm.models import *  # noqa: F403
 
 if TYPE_CHECKING:
     from bayeswm import data, diagnostics, plot, testing
 
-__version__ = "0.1.0.dev0"
-
 # imported on first use: they need xarray, Gymnasium, matplotlib or Hypothesis
 _LAZY = ("data", "diagnostics", "plot", "testing")
 
-__all__ = ["base", "models", "structures", *_LAZY, *base.__all__, *models.__all__]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["base", "models", "structures", *_LAZY, *base.__all__, *models.__all__, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> ModuleType:
