@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bayeswm.base.errors import CheckpointError, SpecError
 from bayeswm.base.structure import Structure
+from bayeswm.base.version import __version__
 
 if TYPE_CHECKING:
     from bayeswm.base.model import DynamicsModel
@@ -59,7 +60,7 @@ def save(model: DynamicsModel, path: str | PathLike[str]) -> None:
             "class": not _ours(type(model)),
             "structure": structure is not None and not (_ours(type(structure)) and described is not None),
         },
-        "versions": {"bayeswm": _version(), "torch": torch.__version__},
+        "versions": {"bayeswm": __version__, "torch": torch.__version__},
     }
     # copies, since the format refuses tensors that share memory
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
@@ -206,11 +207,6 @@ def _checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return digest.hexdigest()
 
-
-def _version() -> str:
-    from bayeswm import __version__
-
-    return __version__
 
 
 def plain(config: dict[str, Any]) -> dict[str, Any]:
