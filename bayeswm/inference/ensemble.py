@@ -146,7 +146,9 @@ def train_ensemble(
             held_out = torch.full((members,), float("nan"))
             if len(validation_rows):
                 held_out = -objective.log_prob(validation_rows).double().mean(-1).float()
-            _keep_best(state, trained, loss if not len(validation_rows) else held_out, keep_last=not len(validation_rows))
+            _keep_best(
+                state, trained, loss if not len(validation_rows) else held_out, keep_last=not len(validation_rows)
+            )
             state.epoch += 1
             state.generator = generator.get_state()
             bar.update()
@@ -162,11 +164,15 @@ def train_ensemble(
         _store_moments(optimiser, trained, state)
     failed = int(_failed(state).sum())
     if failed:
-        warnings.warn(f"{members - failed} of {members} members were fitted; the rest diverged", FitWarning, stacklevel=2)
+        warnings.warn(
+            f"{members - failed} of {members} members were fitted; the rest diverged", FitWarning, stacklevel=2
+        )
     return state
 
 
-def _epoch(objective: Objective, optimiser: torch.optim.Optimizer, rows: Tensor, batch_size: int, rate: float) -> Tensor:
+def _epoch(
+    objective: Objective, optimiser: torch.optim.Optimizer, rows: Tensor, batch_size: int, rate: float
+) -> Tensor:
     members, n = rows.shape
     size = min(batch_size, n)
     total = torch.zeros(members)

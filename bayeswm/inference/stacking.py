@@ -32,7 +32,9 @@ def stack(log_prob: Tensor, *, steps: int = 1000, tolerance: float = 1e-9) -> Te
     [1.0, 0.0]
     """
     log_prob = log_prob.detach().double()
-    log_weight = torch.full((len(log_prob),), -torch.log(torch.tensor(float(len(log_prob)))).item(), dtype=torch.float64)
+    log_weight = torch.full(
+        (len(log_prob),), -torch.log(torch.tensor(float(len(log_prob)))).item(), dtype=torch.float64
+    )
     score = torch.tensor(float("-inf"), dtype=torch.float64)
     for _ in range(steps):
         joint = log_weight[:, None] + log_prob
