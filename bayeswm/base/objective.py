@@ -56,6 +56,7 @@ class AutogradObjective:
         self.data = tuple(v.to(dtype, copy=True) for v in data[:4])
 
     def gradient(self, rows: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return losses and gradients; see :class:`Objective`."""
         with torch.enable_grad():
             leaves = {k: v.detach().requires_grad_() for k, v in self.trained.items()}
             loss = -self._log_prob({**self.parameters, **leaves}, rows).mean(-1)
@@ -63,6 +64,7 @@ class AutogradObjective:
         return loss.detach(), dict(zip(leaves, gradients, strict=True))
 
     def log_prob(self, rows: Tensor) -> Tensor:
+        """Return log densities; see :class:`Objective`."""
         members = len(next(iter(self.parameters.values())))
         return self._log_prob(self.parameters, rows.expand(members, -1))
 

@@ -189,7 +189,7 @@ class Structure(ABC):
                 raise SpecError(f"{self.name}: expected {name} > 0, got {float(out[name].min()):g}; use a positive law")
         return out
 
-    def standardise(self, parameters: Parameters, data: Transitions) -> dict[str, Tensor]:
+    def standardise(self, parameters: Parameters, data: Transitions) -> dict[str, Tensor]:  # noqa: ARG002
         """Return the parameters with whatever scales the structure takes from training data; by default none."""
         return dict(parameters)
 

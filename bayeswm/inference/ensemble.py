@@ -142,7 +142,13 @@ def train_ensemble(
     try:
         while state.epoch < epochs and state.epoch - state.best_epoch < patience:
             rate = 0.5 * learning_rate * (1 + math.cos(math.pi * state.epoch / epochs))
-            loss = _epoch(objective, optimiser, _shuffle(train_rows, bootstrap, members, generator), batch_size, rate)
+            loss = _epoch(
+                objective,
+                optimiser,
+                _shuffle(train_rows, bootstrap, members, generator=generator),
+                batch_size=batch_size,
+                rate=rate,
+            )
             held_out = torch.full((members,), float("nan"))
             if len(validation_rows):
                 held_out = -objective.log_prob(validation_rows).double().mean(-1).float()
@@ -155,7 +161,8 @@ def train_ensemble(
             shown = held_out if len(validation_rows) else loss
             bar.set_postfix(loss=f"{float(shown[~_failed(state)].mean()):.3f}")
             report = EpochReport(state.epoch, loss, held_out, rate)
-            if any([bool(call(report)) for call in callbacks]):  # a list: every callback is called
+            stop = [bool(call(report)) for call in callbacks]
+            if any(stop):
                 break
     except KeyboardInterrupt:
         warnings.warn(f"interrupted after epoch {state.epoch}: the best state so far is kept", FitWarning, stacklevel=2)
@@ -171,7 +178,7 @@ def train_ensemble(
 
 
 def _epoch(
-    objective: Objective, optimiser: torch.optim.Optimizer, rows: Tensor, batch_size: int, rate: float
+    objective: Objective, optimiser: torch.optim.Optimizer, rows: Tensor, *, batch_size: int, rate: float
 ) -> Tensor:
     members, n = rows.shape
     size = min(batch_size, n)
@@ -218,7 +225,7 @@ def _failed(state: TrainingState) -> Tensor:
     return torch.zeros(1, dtype=torch.bool) if state.failed is None else state.failed
 
 
-def _shuffle(rows: Tensor, bootstrap: Tensor | None, members: int, generator: torch.Generator) -> Tensor:
+def _shuffle(rows: Tensor, bootstrap: Tensor | None, members: int, *, generator: torch.Generator) -> Tensor:
     order = torch.rand(members, len(rows), generator=generator).argsort(1)
     return rows[order] if bootstrap is None else bootstrap.gather(1, order)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, override
 
 import torch
 from torch import Tensor
@@ -106,12 +106,14 @@ class DeepEnsemble(DynamicsModel):
         self._training: TrainingState | None = None
 
     @property
+    @override
     def schema(self) -> Schema:
         schema = self.structure.schema
         if schema is None:
             raise SpecError("expected a fitted model: call .fit(trajectories) first")
         return schema
 
+    @override
     def fit(
         self,
         trajectories: Trajectories,
@@ -151,11 +153,17 @@ class DeepEnsemble(DynamicsModel):
         if not resume and seed is None:
             raise SpecError("expected seed= (an integer), got none; the same seed gives the same model")
         with torch.inference_mode(False), torch.no_grad():
-            self._fit(trajectories, seed, progress, callbacks, resume)
+            self._fit(trajectories, seed, progress=progress, callbacks=callbacks, resume=resume)
         return self
 
     def _fit(
-        self, trajectories: Trajectories, seed: int | None, progress: bool, callbacks: Sequence[Callback], resume: bool
+        self,
+        trajectories: Trajectories,
+        seed: int | None,
+        *,
+        progress: bool,
+        callbacks: Sequence[Callback],
+        resume: bool,
     ) -> None:
         structure = self.structure.bind(trajectories.schema)
         data = Transitions(*(v.clone() for v in trajectories.to(torch.device("cpu")).transitions()))
@@ -200,6 +208,7 @@ class DeepEnsemble(DynamicsModel):
             best = structure.objective({**own, **state.best}, data)
             self._log_weight = stack(best.log_prob(validation_rows)[kept])
 
+    @override
     def draw(self, worlds: int | None = None, *, generator: torch.Generator | None = None) -> StructureWorlds:
         """Return the members, each once, with their weights: they are the whole posterior."""
         if self._parameters is None:
@@ -208,6 +217,7 @@ class DeepEnsemble(DynamicsModel):
             self.structure, self.schema, self._parameters, log_weight=self._log_weight, exhaustive=True
         )
 
+    @override
     def condition(
         self, trajectories: Trajectories, *, in_training: bool = False, reweight: bool = False
     ) -> DynamicsModel:
@@ -246,6 +256,7 @@ class DeepEnsemble(DynamicsModel):
         new._log_weight = log_weight
         return new
 
+    @override
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         if self._parameters is None:
             raise SpecError("expected a fitted model to save: call .fit(trajectories) first")
@@ -258,6 +269,7 @@ class DeepEnsemble(DynamicsModel):
         return plain(config), tensors
 
     @classmethod
+    @override
     def from_state(
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], structure: Structure | None
     ) -> DeepEnsemble:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Self, override
 
 import torch
 from torch import Tensor
@@ -27,8 +27,8 @@ class MLP(Structure):
 
     Angles enter as sine and cosine. Inputs and outputs are standardised inside, from the training data. The variance of
     the noise depends on the inputs; a soft clamp keeps it between e^-14 and e^3 of the variance of the change of state,
-    with a gradient everywhere. The mean stays inside the bounds of variables that have them (a speed limit is a kink that
-    a smooth network would need many data to learn).
+    with a gradient everywhere. The mean stays inside the bounds of variables that have them: a speed limit is a kink that
+    a smooth network needs many data to learn.
 
     Parameters
     ----------
@@ -59,9 +59,11 @@ class MLP(Structure):
         self._schema = schema
 
     @property
+    @override
     def schema(self) -> Schema | None:
         return self._schema
 
+    @override
     def bind(self, schema: Schema) -> Structure:
         return super().bind(schema) if self._schema is not None else MLP(hidden=self.hidden, schema=schema)
 
@@ -78,6 +80,7 @@ class MLP(Structure):
         features = s.state.embedding_size + s.action.embedding_size + s.context.embedding_size
         return (features, *self.hidden, 2 * s.state.tangent_size)
 
+    @override
     def parameters(self) -> dict[str, Parameter]:
         features, *_, outputs = self.sizes
         changes = outputs // 2
@@ -89,6 +92,7 @@ class MLP(Structure):
             "change_scale": Parameter(torch.ones(changes), positive=True, trained=False),
         }
 
+    @override
     def initial(self, worlds: int, generator: torch.Generator | None, dtype: torch.dtype) -> dict[str, Tensor]:
         """Return random networks: weights N(0, 1 / inputs), truncated by nothing, last layer ten times smaller."""
         if generator is None:
@@ -98,7 +102,10 @@ class MLP(Structure):
         for i, o in zip(self.sizes[:-1], self.sizes[1:], strict=True):
             last = len(rows) == 2 * len(self.hidden)
             scale = (0.1 if last else 1.0) / math.sqrt(i)
-            rows += [scale * standard_normal((worlds, i * o), generator, dtype=dtype), torch.zeros(worlds, o, dtype=dtype)]
+            rows += [
+                scale * standard_normal((worlds, i * o), generator, dtype=dtype),
+                torch.zeros(worlds, o, dtype=dtype),
+            ]
         out["network"] = torch.cat(rows, 1)
         return out
 
@@ -109,6 +116,7 @@ class MLP(Structure):
         parts = (s.state.embed(state), s.action.embed(action), s.context.embed(context))
         return torch.cat([p.expand(*batch, p.shape[-1]) for p in parts if p.shape[-1]], -1)
 
+    @override
     def transition(
         self, parameters: Parameters, state: Tensor, action: Tensor, context: Tensor, step: int | Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -116,6 +124,7 @@ class MLP(Structure):
         mean, scale = self.batched(lifted, state[None, None], action[None, None], context[None, None], step)
         return mean[0, 0], scale[0, 0]
 
+    @override
     def batched(
         self, parameters: Parameters, state: Tensor, action: Tensor, context: Tensor, step: int | Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -142,6 +151,7 @@ class MLP(Structure):
         ends = torch.tensor([b or (-math.inf, math.inf) for b in limits], dtype=dtype, device=device)
         return ends[:, 0], ends[:, 1]
 
+    @override
     def standardise(self, parameters: Parameters, data: Transitions) -> dict[str, Tensor]:
         """Return the parameters with the means and scales of these data, computed in float64.
 
@@ -160,21 +170,26 @@ class MLP(Structure):
             constant = scale <= 1e-9 * values.abs().amax(0).clamp(min=1e-30)
             if bool(constant.any()) and len(values) > 1:
                 named = [columns[i] if i < len(columns) else f"feature {i}" for i in constant.nonzero()[:, 0].tolist()]
-                warnings.warn(f"constant {key} column(s) {', '.join(named)}: scale 1 is used", DataWarning, stacklevel=2)
+                warnings.warn(
+                    f"constant {key} column(s) {', '.join(named)}: scale 1 is used", DataWarning, stacklevel=2
+                )
             scale = torch.where(constant, 1.0, scale)
             for name, value in (("mean", mean), ("scale", scale)):
                 old = out[f"{key}_{name}"]
                 out[f"{key}_{name}"] = value.to(old.dtype).expand_as(old).clone()
         return out
 
+    @override
     def objective(self, parameters: Parameters, data: Transitions) -> MLPObjective:
         """Return the training loss on these data, with a gradient by hand."""
         return MLPObjective(self, parameters, data)
 
+    @override
     def config(self) -> dict[str, Any]:
         return {"hidden": list(self.hidden), "schema": None if self._schema is None else self._schema.to_dict()}
 
     @classmethod
+    @override
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         schema = None if config["schema"] is None else Schema.from_dict(config["schema"])
         return cls(hidden=config["hidden"], schema=schema)
@@ -251,7 +266,7 @@ def noise_variance(raw: Tensor) -> Tensor:
     return torch.sigmoid(raw - math.log(_HIGHEST)) * _HIGHEST + _LOWEST
 
 
-def nll_gradient_(
+def nll_gradient_(  # noqa: PLR0917 (hot path)
     out: Tensor, target: Tensor, prior: float, bounds: tuple[Tensor, Tensor] | None = None
 ) -> Tensor:
     """Return the mean Gaussian negative log likelihood of each member; its gradient replaces ``out``.
