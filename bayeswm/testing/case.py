@@ -18,6 +18,7 @@ from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import MarkovWorlds, Noise, Worlds
 from bayeswm.testing.comparisons import worst
 from bayeswm.testing.report import Breach, NotApplicable
+from bayeswm.testing.surroundings import kept_surroundings
 
 # different from each other and from usual numbers of variables, so that axes in a wrong order are seen
 ROWS, HORIZON, PARTICLES, WORLDS = 6, 4, 5, 7
@@ -48,7 +49,8 @@ class Case:
     def __init__(self, model: DynamicsModel, trajectories: Trajectories, *, seed: int, p_value: float) -> None:
         self.model, self.trajectories, self.seed, self.p_value = model, trajectories, seed, p_value
         self.schema = model.schema
-        self.worlds = model.draw(WORLDS, generator=self.generator())
+        with kept_surroundings():  # what the draw does to them is found by the check of just that
+            self.worlds = model.draw(WORLDS, generator=self.generator())
         self.rounding = 1e-9 if self.worlds.dtype == torch.float64 else 1e-4
         self.markov = isinstance(self.worlds, MarkovWorlds)
         self._take_inputs()

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.rollout import rollout
 from bayeswm.testing.case import HORIZON, PARTICLES, WORLDS, Case, identical
-from bayeswm.testing.randomness import kept_global_state
 from bayeswm.testing.report import Breach
+from bayeswm.testing.surroundings import kept_surroundings, reseed, surroundings
 
 
 def bad_numbers_are_refused(case: Case) -> Iterator[Breach]:
@@ -105,34 +103,19 @@ def surroundings_are_not_changed(case: Case) -> Iterator[Breach]:
         "rollout": lambda: case.rollout(model=case.model).variance,
     }
     for name, act in actions.items():
-        with kept_global_state():
-            threads, dtype, grad = torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()
-            before = _surroundings()
+        with kept_surroundings():
+            reseed(12345)  # somewhere where no model has put it before
+            before = surroundings()
             act()
-            after = _surroundings()
-            torch.set_num_threads(threads)
-            torch.set_default_dtype(dtype)
-            torch.set_grad_enabled(grad)
+            after = surroundings()
         for what, values in before.items():
-            if not np.array_equal(np.asarray(values), np.asarray(after[what])):
+            if values != after[what]:
                 cause = (
                     "random numbers come from the global state, or it is seeded; draw with the generator"
                     if "random" in what
                     else "a global setting is changed and not restored"
                 )
                 yield Breach(f"{name} leaves {what} as it was", "no change", "a change", cause)
-
-
-def _surroundings() -> Mapping[str, Any]:
-    return {
-        "torch's global random state": torch.get_rng_state().numpy(),
-        "NumPy's global random state": np.random.get_state()[1],  # noqa: NPY002 (it is what is being watched)
-        "Python's global random state": hash(random.getstate()),
-        "the default dtype": str(torch.get_default_dtype()),
-        "the number of threads": torch.get_num_threads(),
-        "the gradient mode": torch.is_grad_enabled(),
-        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
-    }
 
 
 def _questions(case: Case, given: Mapping[str, Tensor]) -> dict[str, Callable[[], Any]]:

@@ -24,6 +24,7 @@ from bayeswm.testing import (
 )
 from bayeswm.testing.case import Case, require_fit
 from bayeswm.testing.report import Breach, CheckResult, ContractError, NotApplicable, Report
+from bayeswm.testing.surroundings import kept_surroundings
 
 Check = Callable[[Case], Iterator[Breach]]
 
@@ -49,6 +50,7 @@ CHECKS: dict[str, Check] = {
         law_checks.density_matches_cdf,
         law_checks.density_matches_push,
         world_checks.weights_are_normalised,
+        world_checks.drawn_worlds_differ,
         world_checks.exhaustive_worlds_are_the_posterior,
         world_checks.worlds_can_be_indexed,
         world_checks.parameters_can_be_replaced,
@@ -142,7 +144,7 @@ def _run(name: str, check: Check, make_case: Callable[[], Case]) -> CheckResult:
     began = time.perf_counter()
     breaches: list[Breach] = []
     skipped = ""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), kept_surroundings():
         # an answer may be uncertain (few kernels, diverged particles); that is no breach
         warnings.simplefilter("ignore", BayeswmWarning)
         try:

@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from bayeswm.base.errors import SpecError
 from bayeswm.testing.case import WORLDS, Case, identical
 from bayeswm.testing.report import Breach
+from bayeswm.testing.surroundings import kept_surroundings, reseed
 
 IGNORED = "the generator is accepted and ignored; draw all noise with it (torch.randn(..., generator=generator))"
 GLOBAL = "torch's or NumPy's global random state is used instead of the generator"
 
 
-@contextmanager
-def kept_global_state() -> Iterator[None]:
-    """Restore the global random state of torch, NumPy and Python afterwards."""
-    kept = torch.get_rng_state(), np.random.get_state(), random.getstate()  # noqa: NPY002 (it is what is being kept)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(kept[0])
-        np.random.set_state(kept[1])  # noqa: NPY002
-        random.setstate(kept[2])
-
-
-def reseed(seed: int) -> None:
-    """Put the global random state of torch, NumPy and Python elsewhere."""
-    torch.manual_seed(seed)
-    np.random.seed(seed)  # noqa: NPY002
-    random.seed(seed)
-
-
 def same_seed_same_answer(case: Case) -> Iterator[Breach]:
     """Everything drawn with equal generators is equal bit for bit, whatever the global random state is."""
-    with kept_global_state():
+    with kept_surroundings():
         reseed(1)
         first = _answers(case, stream=3)
         again = _answers(case, stream=3)

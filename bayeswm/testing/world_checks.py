@@ -37,6 +37,18 @@ def weights_are_normalised(case: Case) -> Iterator[Breach]:
         )
 
 
+def drawn_worlds_differ(case: Case) -> Iterator[Breach]:
+    """Worlds that are drawn from a posterior are not copies of one another."""
+    worlds = case.worlds
+    if worlds.exhaustive:
+        raise NotApplicable("the worlds are the posterior")
+    law = case.law()
+    alike = [law.mean, law.variance, *worlds.parameters.values()]
+    if all(identical(v, v[:1].expand_as(v)) for v in alike):
+        cause = "all worlds are the same: the epistemic variance is dropped in draw; a known system is exhaustive=True"
+        yield Breach("drawn worlds differ", f"{len(worlds)} draws from the posterior", "copies of one world", cause)
+
+
 def exhaustive_worlds_are_the_posterior(case: Case) -> Iterator[Breach]:
     """An exhaustive posterior gives the same worlds however many are asked for; any other, as many as are asked for."""
     counts = (1, WORLDS + 3)
