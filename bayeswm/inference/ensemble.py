@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from bayeswm.base.errors import FitError, FitWarning
 from bayeswm.base.objective import Objective
+from bayeswm.base.random import make_generator, uniform
 
 
 @dataclass(frozen=True)
@@ -131,12 +132,12 @@ def train_ensemble(
     """
     trained = objective.trained
     members = len(next(iter(trained.values())))
-    generator = torch.Generator().manual_seed(0)
+    generator = make_generator(0)
     generator.set_state(state.generator)
     optimiser = _optimiser(trained, state, weight_decay)
     if state.best_loss is None:
         state.best = {k: v.clone() for k, v in trained.items()}
-        state.best_loss = torch.full((members,), float("inf"))
+        state.best_loss = torch.full((members,), float("inf"), dtype=torch.float32)
         state.failed = torch.zeros(members, dtype=torch.bool)
     bar = tqdm(total=epochs, initial=state.epoch, disable=not progress, desc="deep ensemble", unit="epoch")
     try:
@@ -149,7 +150,7 @@ def train_ensemble(
                 batch_size=batch_size,
                 rate=rate,
             )
-            held_out = torch.full((members,), float("nan"))
+            held_out = torch.full((members,), float("nan"), dtype=torch.float32)
             if len(validation_rows):
                 held_out = -objective.log_prob(validation_rows).double().mean(-1).float()
             _keep_best(
@@ -182,7 +183,7 @@ def _epoch(
 ) -> Tensor:
     members, n = rows.shape
     size = min(batch_size, n)
-    total = torch.zeros(members)
+    total = torch.zeros(members, dtype=torch.float32)
     for group in optimiser.param_groups:
         group["lr"] = rate
     starts = range(0, n, size)
@@ -202,7 +203,7 @@ def _epoch(
 def _keep_best(state: TrainingState, trained: dict[str, Tensor], loss: Tensor, *, keep_last: bool) -> None:
     finite = loss.isfinite()
     for tensor in trained.values():
-        finite &= tensor.detach().flatten(1).isfinite().all(1).cpu()
+        finite &= tensor.detach().reshape(len(tensor), -1).isfinite().all(1).cpu()
     state.failed = _failed(state) | ~finite
     if bool(state.failed.all()):
         name = next((k for k, v in trained.items() if not bool(v.isfinite().all())), next(iter(trained)))
@@ -226,7 +227,7 @@ def _failed(state: TrainingState) -> Tensor:
 
 
 def _shuffle(rows: Tensor, bootstrap: Tensor | None, members: int, *, generator: torch.Generator) -> Tensor:
-    order = torch.rand(members, len(rows), generator=generator).argsort(1)
+    order = uniform((members, len(rows)), generator, dtype=torch.float64).argsort(1)
     return rows[order] if bootstrap is None else bootstrap.gather(1, order)
 
 
