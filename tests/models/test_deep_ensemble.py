@@ -37,7 +37,7 @@ def fitted(data):
 
 
 def parameters(model):
-    return {k: v for k, v in model.draw().parameters.items()}
+    return dict(model.draw().parameters.items())
 
 
 def same(a, b):
@@ -64,7 +64,7 @@ def test_members_are_the_whole_posterior(fitted):
     assert len(worlds) == 3
     assert worlds.exhaustive
     p = fitted.predictive(torch.tensor([0.5, 0.0]), torch.tensor([0.1]))
-    means = torch.stack([m for m in p.laws[0].mean[:, 0]])
+    means = torch.stack(list(p.laws[0].mean[:, 0]))
     torch.testing.assert_close(p.epistemic_variance[0], means.var(0, correction=0))
     torch.testing.assert_close(p.aleatoric_variance[0], p.laws[0].variance[:, 0].mean(0))
 
@@ -190,7 +190,8 @@ def test_constant_columns_warn_and_get_unit_scale():
         model = ensemble(epochs=3).fit(train, seed=0, progress=False)
     assert any("u" in str(w.message) for w in caught)
     p = model.predictive(torch.tensor([0.0, 7.0]), torch.zeros(1))
-    assert bool(p.mean.isfinite().all()) and bool((p.variance > 0).all())
+    assert bool(p.mean.isfinite().all())
+    assert bool((p.variance > 0).all())
 
 
 def test_constant_targets_keep_a_floor_of_noise():
@@ -223,6 +224,7 @@ def test_contradictory_duplicates_raise_the_noise_to_their_spread():
     torch.testing.assert_close(p.aleatoric_variance[0], torch.ones(2), atol=0.1, rtol=0)
 
 
+@pytest.mark.filterwarnings("ignore::bayeswm.DataWarning")
 def test_huge_values_are_rescaled():
     g = torch.Generator().manual_seed(0)
     x = 1e15 + 1e12 * torch.randn(20, 11, 2, generator=g, dtype=torch.float64).cumsum(1)
@@ -232,9 +234,6 @@ def test_huge_values_are_rescaled():
     p = model.predictive(x[0, 0], torch.ones(1))
     assert bool(((p.mean[0] - x[0, 0]).abs() < 1e13).all())
     assert bool((p.stddev > 1e11).all() and (p.stddev < 1e13).all())
-
-
-test_huge_values_are_rescaled = pytest.mark.filterwarnings("ignore::bayeswm.DataWarning")(test_huge_values_are_rescaled)
 
 
 def test_padding_and_missing_values_never_enter(data):
@@ -253,7 +252,8 @@ def test_the_callers_tensors_are_untouched():
     state, action = source.state.clone().requires_grad_(), source.action.clone()
     copies = state.detach().clone(), action.clone()
     ensemble(epochs=2).fit(bwm.Trajectories(TRUTH.schema, state=state, action=action), seed=0, progress=False)
-    assert torch.equal(state.detach(), copies[0]) and torch.equal(action, copies[1])
+    assert torch.equal(state.detach(), copies[0])
+    assert torch.equal(action, copies[1])
 
 
 # --- faults of the training ---------------------------------------------------------------------------------------------
@@ -335,7 +335,8 @@ def test_two_fits_in_two_threads_give_what_one_gives(data, fitted):
         t.start()
     for t in threads:
         t.join()
-    assert same(done[0], fitted) and same(done[1], fitted)
+    assert same(done[0], fitted)
+    assert same(done[1], fitted)
 
 
 def test_progress_is_shown_unless_silent(data, capsys):
