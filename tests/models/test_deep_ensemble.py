@@ -256,7 +256,7 @@ def test_the_callers_tensors_are_untouched():
     assert torch.equal(action, copies[1])
 
 
-# --- faults of the training ---------------------------------------------------------------------------------------------
+# --- faults of the training ---
 
 
 class Poisoned(MLP):
