@@ -160,7 +160,7 @@ def train_ensemble(
             state.generator = generator.get_state()
             bar.update()
             shown = held_out if len(validation_rows) else loss
-            bar.set_postfix(loss=f"{float(shown[~_failed(state)].mean()):.3f}")
+            bar.set_postfix(loss=f"{float(shown[~_failed(state)].mean()):.3f}", refresh=False)
             report = EpochReport(state.epoch, loss, held_out, rate)
             stop = [bool(call(report)) for call in callbacks]
             if any(stop):
