@@ -19,6 +19,7 @@ from bayeswm.base.kinds import Kind, categorical
 from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
 from bayeswm.base.mixture import Estimate, LogScore
 from bayeswm.base.model import DynamicsModel
+from bayeswm.base.parts import AleatoricParts, aleatoric_parts
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.rollout import rollout
 from bayeswm.base.saving import load
@@ -28,6 +29,7 @@ from bayeswm.base.trajectories import Trajectories, Transitions
 from bayeswm.base.worlds import MarkovWorlds, Noise, StructureWorlds, Worlds
 
 __all__ = [
+    "AleatoricParts",
     "BayeswmError",
     "BayeswmWarning",
     "CheckpointError",
@@ -60,6 +62,7 @@ __all__ = [
     "Variable",
     "Variables",
     "Worlds",
+    "aleatoric_parts",
     "categorical",
     "load",
     "rollout",
