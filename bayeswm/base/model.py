@@ -162,11 +162,13 @@ class DynamicsModel(ABC):
         carry = drawn.start(belief, context, noise)
         law = drawn.transition(carry, action.expand(*batch, action.shape[-1]), context)
         variables, resolved = schema.state, noise.initial is None and noise.episode is None
+        view = drawn.state
         if of == "function":
-            law = Gaussian(law.mean)
+            law, view = Gaussian(law.mean), None
         elif of == "measurement" and not drawn.state_is_measured:
             pushed = law.push(drawn_noise(drawn.noise_size))
             law, variables, resolved = drawn.measurement(pushed), schema.measured, resolved and not drawn.noise_size
+            view = None
         return Predictive(
             variables,
             [law],
@@ -176,7 +178,7 @@ class DynamicsModel(ABC):
             initial=drawn.state(carry),
             resolved=[resolved],
             has_density=of != "function",
-            view=drawn.state if of == "state" else None,
+            view=view,
         )
 
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -32,7 +32,7 @@ def predictive_shapes(case: Case) -> Iterator[Breach]:
 
 def predictive_broadcasts(case: Case) -> Iterator[Breach]:
     """One action for many states, and one state for many actions, are as good as copies of them."""
-    case.need_no_episode_noise()
+    case.need_nothing_hidden()
     one = (case.states[0], case.actions[0])
     wide = tuple(v.expand(ROWS, -1) for v in one)
     context = case.context[0]
@@ -92,15 +92,15 @@ def rows_are_independent(case: Case) -> Iterator[Breach]:
     cause = "something is computed over the batch axis (a batch normalisation, a mean over rows) or rows are mixed up"
     whole = case.law()
     parts = [slice(0, 2), slice(2, ROWS), slice(4, 5)]
-    episode = case.normal(case.worlds.episode_noise_size, 1, (ROWS,))
+    hidden = case.hidden_noise(1)
     for part in parts:
-        noise = Noise(None, None if episode is None else episode[:, :, part])
+        noise = Noise(*(None if v is None else v[:, :, part] for v in hidden))
         carry = case.worlds.start(case.states[part], case.context[part], noise)
         law = case.worlds.transition(carry, case.actions[part], case.context[part])
         promise = "predictions of a row do not depend on the rest of the batch"
         yield from case.compare(law.mean, whole.mean[:, :, part], promise, cause=cause)
         yield from case.compare(law.variance, whole.variance[:, :, part], promise, cause=cause, variance=True)
-    if not case.worlds.episode_noise_size:
+    if not case.hidden:
         full = case.predictive()
         for i in (0, ROWS - 1):
             one = case.predictive(case.states[i], case.actions[i], context=case.context[i])
@@ -125,12 +125,12 @@ def chunks_are_independent(case: Case) -> Iterator[Breach]:
             case.plan[rows],
             particles=PARTICLES,
             context=None if case.given_context() is None else case.context[rows],
-            noise=Noise(None, *(None if v is None else v[:, :, rows] for v in noise[1:])),
+            noise=Noise(*(None if v is None else v[:, :, rows] for v in noise)),
         )
         promise = "a rollout of many rows equals rollouts of parts of them"
         yield from case.compare(r.particles, whole[:, :, rows], promise, cause=cause.format("batch"), slack=10)
     for chosen in (slice(0, 1), slice(1, PARTICLES)):
-        part = Noise(None, *(None if v is None else v[:, chosen] for v in noise[1:]))
+        part = Noise(*(None if v is None else v[:, chosen] for v in noise))
         r = case.rollout(particles=len(range(PARTICLES)[chosen]), noise=part)
         promise = "a rollout of many particles equals rollouts of parts of them"
         yield from case.compare(r.particles, whole[:, chosen], promise, cause=cause.format("particle"), slack=10)

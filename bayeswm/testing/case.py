@@ -15,7 +15,7 @@ from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import make_generator, permutation, standard_normal
 from bayeswm.base.rollout import rollout
 from bayeswm.base.trajectories import Trajectories
-from bayeswm.base.worlds import MarkovWorlds, Noise, Worlds
+from bayeswm.base.worlds import Noise, Worlds
 from bayeswm.testing.comparisons import worst
 from bayeswm.testing.report import Breach, NotApplicable
 from bayeswm.testing.surroundings import kept_surroundings
@@ -52,7 +52,6 @@ class Case:
         with kept_surroundings():  # what the draw does to them is found by the check of just that
             self.worlds = model.draw(WORLDS, generator=self.generator())
         self.rounding = 1e-9 if self.worlds.dtype == torch.float64 else 1e-4
-        self.markov = isinstance(self.worlds, MarkovWorlds)
         self._take_inputs()
         self.scale = self.worlds.state(self.start()).detach().abs().amax((0, 1, 2))
         self.scale = torch.where(self.scale > 0, self.scale, 1.0)
@@ -108,7 +107,13 @@ class Case:
         w = self.worlds
         shape = (len(w), particles, ROWS, HORIZON, w.noise_size)
         step = standard_normal(shape, self.generator(stream), dtype=w.dtype, device=w.device)
-        return Noise(None, self.normal(w.episode_noise_size, particles, (ROWS,), stream=stream + 1), step)
+        return self.hidden_noise(particles, stream=stream + 1)._replace(step=step)
+
+    def hidden_noise(self, particles: int, *, stream: int = 12, worlds: int | None = None) -> Noise:
+        """Return what settles the start from known states: a hidden mode, a payload; nothing in most systems."""
+        sizes = self.worlds.initial_noise_size(self.states), self.worlds.episode_noise_size
+        drawn = (self.normal(n, particles, (ROWS,), stream=stream + i, worlds=worlds) for i, n in enumerate(sizes))
+        return Noise(*drawn)
 
     # --- questions ------------------------------------------------------------------------------------------------
 
@@ -120,8 +125,7 @@ class Case:
     def start(self, worlds: Worlds | None = None, particles: int = 1) -> Any:
         """Return the carry at the recorded states."""
         worlds = self.worlds if worlds is None else worlds
-        episode = self.normal(worlds.episode_noise_size, particles, (ROWS,), worlds=len(worlds))
-        return worlds.start(self.states, self.context, Noise(None, episode))
+        return worlds.start(self.states, self.context, self.hidden_noise(particles, worlds=len(worlds)))
 
     def law(self, worlds: Worlds | None = None, *, step: int = 0) -> Law:
         """Return the law of the next carry from the recorded states."""
@@ -171,16 +175,21 @@ class Case:
             fresh_worlds=fresh_worlds,
         )
 
-    def need_no_episode_noise(self) -> None:
-        """Leave a check that compares answers whose episode noise is drawn inside.
+    @property
+    def hidden(self) -> bool:
+        """Whether a known state does not settle the start."""
+        return bool(self.worlds.initial_noise_size(self.states) or self.worlds.episode_noise_size)
+
+    def need_nothing_hidden(self) -> None:
+        """Leave a check that compares answers for which hidden parts of the start are drawn inside.
 
         Raises
         ------
         NotApplicable
-            If the system has such noise.
+            If the start has such parts.
         """
-        if self.worlds.episode_noise_size:
-            raise NotApplicable("the system has episode noise, which is drawn anew for each answer")
+        if self.hidden:
+            raise NotApplicable("the start has hidden parts, which are drawn anew for each answer")
 
     # --- verdicts -------------------------------------------------------------------------------------------------
 

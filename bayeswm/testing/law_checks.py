@@ -136,14 +136,14 @@ def density_matches_cdf(case: Case) -> Iterator[Breach]:
     if not bool(noisy.any()):
         raise NotApplicable("no variable has noise with a density")
     mean, sd = law.mean.detach(), torch.where(noisy, law.variance.detach().sqrt(), 1.0)
-    count = 801
+    count = 2001
     grid = torch.linspace(-8, 8, count, dtype=mean.dtype, device=mean.device).view(-1, 1, 1, 1, 1)
     density = torch.stack([law.log_prob(mean + sd * t, marginal=True).detach().exp() * sd for t in grid]).double()
     cdf = torch.stack([law.cdf(mean + sd * t).detach() for t in grid[::2]]).double()
     width = 16 / (count - 1)
     area = (density[:-2:2] + 4 * density[1:-1:2] + density[2::2]) * width / 3  # Simpson's rule, two widths at a time
     gap = ((area.cumsum(0) - (cdf[1:] - cdf[:1])).abs() * noisy).amax(0)
-    limit = 1e-6 if mean.dtype == torch.float64 else 5e-3
+    limit = 1e-5 if mean.dtype == torch.float64 else 5e-3
     if not bool((gap <= limit).all()):
         total = float((area.sum(0)[noisy]).mean())
         promise = "the marginal density integrates to the law's cdf, and to 1"

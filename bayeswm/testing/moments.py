@@ -39,7 +39,7 @@ def total_is_sum_of_parts(case: Case) -> Iterator[Breach]:
 
 def variance_splits_by_world(case: Case) -> Iterator[Breach]:
     """Epistemic variance is that of the worlds' means, aleatoric the weighted mean of the worlds' variances."""
-    case.need_no_episode_noise()
+    case.need_nothing_hidden()
     worlds = case.model.draw(MANY_WORLDS, generator=case.generator(3))
     p = case.predictive(worlds=MANY_WORLDS)
     mean, aleatoric, between, errors = _from_worlds(case, worlds)
@@ -124,8 +124,8 @@ def pushed_noise_matches_law(case: Case) -> Iterator[Breach]:
 
 def rollout_noise_matches_laws(case: Case) -> Iterator[Breach]:
     """At every step of a rollout, particles scatter around their laws as the laws say, independently of the past."""
-    if case.worlds.episode_noise_size or not case.worlds.noise_size:
-        raise NotApplicable("the system has no step noise, or episode noise beside it")
+    if not case.worlds.noise_size:
+        raise NotApplicable("the system has no step noise")
     r = rollout(
         case.worlds,
         case.states,
@@ -166,7 +166,7 @@ def rollout_noise_matches_laws(case: Case) -> Iterator[Breach]:
 def function_has_no_process_noise(case: Case) -> Iterator[Breach]:
     """``predictive(of="function")`` has the mean of the state's, its epistemic variance, and no process noise."""
     function, state = case.predictive(of="function"), case.predictive()
-    case.need_no_episode_noise()
+    case.need_nothing_hidden()
     zero = torch.zeros_like(function.aleatoric_variance)
     cause = "process noise is left in predictive(of='function')"
     promise = "predictive(of='function') has aleatoric variance 0"

@@ -10,14 +10,14 @@ from torch import Tensor
 from bayeswm.base.errors import NotInvertible
 from bayeswm.base.rollout import rollout
 from bayeswm.base.trajectories import Trajectories
-from bayeswm.base.worlds import Noise
+from bayeswm.base.worlds import MarkovWorlds, Noise
 from bayeswm.testing.case import HORIZON, PARTICLES, ROWS, Case, identical
 from bayeswm.testing.report import Breach, NotApplicable
 
 
 def rollout_starts_with_predictive(case: Case) -> Iterator[Breach]:
     """The first step of a rollout has the moments of the one-step predictive."""
-    case.need_no_episode_noise()
+    case.need_nothing_hidden()
     p, r = case.predictive(), case.rollout(model=case.model)
     if not case.worlds.exhaustive and (p.worlds != r.worlds or p.laws[0].mean.shape != r.laws[0].mean.shape):
         raise NotApplicable("the predictive is no mixture of as many drawn worlds")
@@ -102,7 +102,7 @@ def filter_follows_measurements(case: Case) -> Iterator[Breach]:
     state = worlds.state(filtered)
     if state.shape[2:] != case.states.shape:
         yield Breach("filter returns a carry", f"states {tuple(case.states.shape)}", f"{tuple(state.shape)}", cause)
-    elif case.markov:
+    elif worlds.state_is_measured:
         promise = "filtering on an exact measurement of the state returns that state"
         yield from case.compare(state, seen.expand_as(state), promise, cause=cause)
         expected = law.log_prob(seen).detach()
@@ -115,13 +115,12 @@ def filter_follows_measurements(case: Case) -> Iterator[Breach]:
 
 def smoothed_noise_replays(case: Case) -> Iterator[Breach]:
     """Noise that ``smooth`` finds in a simulated trajectory reproduces it when rolled out."""
-    if not case.markov:
+    if not case.worlds.state_is_measured:
         raise NotApplicable(
             "the state is not observed exactly: a draw of the noise need not give the measurements back"
         )
     world = case.worlds[0]
-    noise = Noise(None, None, case.normal(world.noise_size, 1, (ROWS, HORIZON), worlds=1))
-    noise = noise if world.noise_size else Noise(None, None, case.states.new_empty(1, 1, ROWS, HORIZON, 0))
+    noise = Noise(*(None if v is None else v[:1] for v in case.noise(1)))
     path = case.rollout(model=world, particles=1, noise=noise).particles[0, 0].detach()
     reward = torch.zeros(ROWS, HORIZON) if case.schema.reward else None
     trajectory = Trajectories(
@@ -156,9 +155,9 @@ def smoothed_noise_replays(case: Case) -> Iterator[Breach]:
 
 def history_leads_to_state(case: Case) -> Iterator[Breach]:
     """``history=`` of an exactly observed Markov system is its last state."""
-    if not case.markov or case.trajectories.state is None:
-        raise NotApplicable("the state is not observed exactly")
-    case.need_no_episode_noise()
+    if not isinstance(case.worlds, MarkovWorlds) or case.trajectories.state is None:
+        raise NotApplicable("the state alone does not tell what comes, or was not recorded")
+    case.need_nothing_hidden()
     rows = torch.arange(len(case.trajectories))
     known = ~case.trajectories.states()[rows, case.trajectories.lengths].isnan().any(-1)
     if not bool(known.any()):

@@ -81,7 +81,7 @@ def worlds_can_be_indexed(case: Case) -> Iterator[Breach]:
         if len(part) != len(chosen):
             yield Breach(promise, f"{len(chosen)} worlds", f"{len(part)}", cause)
             continue
-        if not worlds.episode_noise_size:
+        if not case.hidden:
             law = case.law(part)
             yield from case.compare(
                 law.mean, whole.mean[chosen], f"{promise}: their laws have the same mean", cause=cause
@@ -115,10 +115,10 @@ def parameters_can_be_replaced(case: Case) -> Iterator[Breach]:
     same = worlds.replace(**{name: values})
     cause = "replace rebuilds the worlds without all that they hold"
     yield from case.compare(case.law(same).mean, mean, "replacing a parameter by itself changes nothing", cause=cause)
-    zeroed = worlds.replace(**{name: 2 * values + 1})
-    if not identical(zeroed.parameters[name], 2 * values + 1):
-        promise = f"replace({name}=...) sets the parameter"
-        yield Breach(promise, "the new value", f"{zeroed.parameters[name].flatten()[0]:.4g}", cause)
+    other = values.roll(1, 0) if len(worlds) > 1 else 1.01 * values  # values that make sense, whatever they mean
+    changed = worlds.replace(**{name: other}).parameters[name]
+    if not identical(changed, other):
+        yield Breach(f"replace({name}=...) sets the parameter", "the new values", "others", cause)
     if not identical(worlds.parameters[name], before):
         yield Breach(
             "replace leaves the worlds as they are", "unchanged parameters", "changed ones", "it writes in place"
@@ -129,8 +129,7 @@ def carry_is_a_tree_of_tensors(case: Case) -> Iterator[Breach]:
     """A carry is nested tensors with leading axes (worlds, particles, *batch); ``state`` reads it."""
     worlds = case.worlds
     size = (len(worlds), PARTICLES, ROWS)
-    episode = case.normal(worlds.episode_noise_size, PARTICLES, (ROWS,))
-    carry = case.start(particles=PARTICLES) if episode is not None else case.start()
+    carry = case.start(particles=PARTICLES if case.hidden else 1)
     law = worlds.transition(carry, case.actions, case.context)
     later = law.push(case.step_noise(PARTICLES))
     cause = "the carry holds axes in another order, or something that is no tensor"
