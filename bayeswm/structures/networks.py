@@ -2,7 +2,8 @@
 
 Autograd over (members, rows, features) spends a third of its time on dispatch, fresh buffers and intermediate results.
 Here all parameters of a member are one row of ``flat`` (members, P), so that the optimiser updates a single tensor, the
-layers are views of it, and forward and backward run on reused buffers.
+layers are views of it, and forward and backward run on reused buffers. There the features come first, with a last row
+of ones: one product adds the bias going forward and gives its gradient going back.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ def parameter_count(sizes: Sizes) -> int:
     return sum((i + 1) * o for i, o in itertools.pairwise(sizes))
 
 
-def layers(flat: Tensor, sizes: Sizes) -> list[tuple[Tensor, Tensor]]:
-    """Return views [(weights (members, in, out), biases (members, 1, out)), ...] of flat (members, P)."""
+def layers(flat: Tensor, sizes: Sizes) -> list[Tensor]:
+    """Return views of flat (members, P), one a layer, each (members, in + 1, out); the last row is the bias."""
     views, at = [], 0
     for i, o in itertools.pairwise(sizes):
-        views.append((flat[:, at : at + i * o].unflatten(1, (i, o)), flat[:, None, at + i * o : at + (i + 1) * o]))
+        views.append(flat[:, at : at + (i + 1) * o].unflatten(1, (i + 1, o)))
         at += (i + 1) * o
     return views
 
@@ -55,38 +56,36 @@ def evaluate(flat: Tensor, x: Tensor, sizes: Sizes) -> Tensor:
     torch.Size([3, 5, 1])
     """
     if torch.is_grad_enabled() and (flat.requires_grad or x.requires_grad):
-        return _Network.apply(flat, x, sizes)  # pyright: ignore[reportReturnType]
+        return _Network.apply(flat, x, sizes)
     out = x.new_empty(*x.shape[:2], sizes[-1])
-    views, width = layers(flat, sizes), max(sizes)
+    *hidden, last = layers(flat, sizes)
     rows = min(_ROWS, max(x.shape[1], 1))
-    buffers = (x.new_empty(rows * width), x.new_empty(rows * width))
+    buffers = [x.new_ones(n + 1, rows) for n in sizes[:-1]]
     for member in range(len(flat)):
         # one member and a few rows at a time: activations stay in the cache from layer to layer, and memory is bounded
         for part, result in zip(x[member].split(rows), out[member].split(rows), strict=True):
-            value = part
-            for n, (weights, bias) in enumerate(views):
-                last = n + 1 == len(views)
-                place = result if last else buffers[n % 2][: len(part) * weights.shape[2]].view(len(part), -1)
-                value = _multiply(value, weights[member], place).add_(bias[member])
-                if not last:
-                    torch.ops.aten.silu_(value)
+            values = [b[:, : len(part)] for b in buffers]
+            values[0][:-1] = part.T
+            for weights, value, following in zip(hidden, values, values[1:], strict=False):
+                torch.ops.aten.silu_(_multiply(weights[member].T, value, following[:-1]))
+            _multiply(values[-1].T, last[member], result)
     return out
 
 
 def plain(flat: Tensor, x: Tensor, sizes: Sizes) -> Tensor:
     """Return :func:`evaluate` in ordinary operations: the reference, and the way to second derivatives."""
-    *hidden, (last, last_bias) = layers(flat, sizes)
-    for weights, bias in hidden:
-        x = torch.nn.functional.silu(x @ weights + bias)
-    return x @ last + last_bias
+    *hidden, last = layers(flat, sizes)
+    for weights in hidden:
+        x = torch.nn.functional.silu(x @ weights[:, :-1] + weights[:, -1:])
+    return x @ last[:, :-1] + last[:, -1:]
 
 
-_ROWS = 2048
+_ROWS = 1024
 
 
 @functools.cache
 def _prefers_onednn() -> bool:
-    """Whether MKL, torch's default, is the slower library here: on AMD processors it runs at about half of oneDNN's rate.
+    """Whether MKL, torch's default, is the slower library here: on AMD processors it has half of oneDNN's rate.
 
     A rule by maker instead of a measurement, so that results do not differ in the last bits from run to run.
     """
@@ -119,51 +118,50 @@ class Workspace:
     def __init__(self, flat: Tensor, sizes: Sizes, rows: int) -> None:
         members = len(flat)
         self.sizes = sizes
-        self.used = False  # whether run_back has overwritten the sums
+        self.used = False  # whether run_back has overwritten what run left
         self.gradient = torch.zeros_like(flat)
-        self.inputs = [flat.new_empty(members, rows, n) for n in sizes[:-1]]
-        self.sums = [flat.new_empty(members, rows, n) for n in sizes[1:]]
-        self.back = {n: flat.new_empty(members, rows, n) for n in set(sizes[1:-1])}
+        self.inputs = [flat.new_ones(members, n + 1, rows) for n in sizes[:-1]]
+        self.sums = [flat.new_empty(members, n, rows) for n in sizes[1:-1]]
+        self.back = {n: flat.new_empty(members, n, rows) for n in set(sizes[1:-1])}
+        self.out = flat.new_empty(members, rows, sizes[-1])
 
 
 def run(flat: Tensor, x: Tensor, work: Workspace) -> Tensor:
-    """Return outputs (members, rows, out), a buffer of ``work``, which keeps what the gradient needs."""
-    work.inputs[0].copy_(x)
-    for n, (weights, bias) in enumerate(layers(flat, work.sizes)):
-        _multiply_all(work.inputs[n], weights, work.sums[n])
-        work.sums[n].add_(bias)
-        if n + 1 < len(work.inputs):
-            torch.ops.aten.silu.out(work.sums[n], out=work.inputs[n + 1])
-    return work.sums[-1]
+    """Return outputs (members, rows, out), the buffer ``work.out``; ``work`` keeps what the gradient needs."""
+    *hidden, last = layers(flat, work.sizes)
+    work.inputs[0][:, :-1] = x.mT
+    for n, weights in enumerate(hidden):
+        _multiply_all(weights.mT, work.inputs[n], work.sums[n])
+        torch.ops.aten.silu.out(work.sums[n], out=work.inputs[n + 1][:, :-1])
+    _multiply_all(work.inputs[-1].mT, last, work.out)
+    return work.out
 
 
 def run_back(flat: Tensor, work: Workspace, x_gradient: Tensor | None = None) -> None:
-    """Turn the gradient by the outputs, in ``work.sums[-1]``, into that by flat, in ``work.gradient``.
+    """Turn the gradient by the outputs, in ``work.out``, into that by flat, in ``work.gradient``.
 
-    Overwrites all of ``work.sums``; ``x_gradient``, if given, receives the gradient by the inputs.
+    Overwrites ``work.sums``; ``x_gradient``, if given, receives the gradient by the inputs.
     """
-    gradients = layers(work.gradient, work.sizes)
-    for n, (weights, _) in reversed(list(enumerate(layers(flat, work.sizes)))):
-        delta, (by_weights, by_bias) = work.sums[n], gradients[n]
-        _multiply_all(work.inputs[n].mT, delta, by_weights)
-        torch.sum(delta, 1, keepdim=True, out=by_bias)
+    gradients, delta = layers(work.gradient, work.sizes), work.out.mT
+    for n, weights in reversed(list(enumerate(layers(flat, work.sizes)))):
+        _multiply_all(work.inputs[n], delta.mT, gradients[n])
         if n:
-            back = work.back[work.sizes[n]]
-            _multiply_all(delta, weights.mT, back)
-            torch.ops.aten.silu_backward.grad_input(back, work.sums[n - 1], grad_input=work.sums[n - 1])
+            back, sums = work.back[work.sizes[n]], work.sums[n - 1]
+            _multiply_all(weights[:, :-1], delta, back)
+            delta = torch.ops.aten.silu_backward.grad_input(back, sums, grad_input=sums)
         elif x_gradient is not None:
-            _multiply_all(delta, weights.mT, x_gradient)
+            _multiply_all(delta.mT, weights[:, :-1].mT, x_gradient)
 
 
 class _Network(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, flat: Tensor, x: Tensor, sizes: Sizes) -> Tensor:  # pyright: ignore
+    def forward(ctx: Any, flat: Tensor, x: Tensor, sizes: Sizes) -> Tensor:  # noqa: PLR0917 (autograd's own call)
         ctx.save_for_backward(flat, x)
         ctx.work = Workspace(flat, sizes, x.shape[1])
         return run(flat, x, ctx.work).clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         flat, x = ctx.saved_tensors
         wanted: Sequence[bool] = ctx.needs_input_grad[:2]
         sizes = ctx.work.sizes
@@ -175,7 +173,7 @@ class _Network(torch.autograd.Function):
         if work.used:
             run(flat, x, work)
         work.used = True
-        work.sums[-1].copy_(gradient)
+        work.out.copy_(gradient)
         by_x = torch.empty_like(x, memory_format=torch.contiguous_format) if wanted[1] else None
         run_back(flat, work, by_x)
         return (work.gradient.clone() if wanted[0] else None, by_x, None)
