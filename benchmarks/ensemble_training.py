@@ -2,8 +2,8 @@
 
 Both run in processes of their own, in turn, and report process CPU seconds on one thread. Differences of the work:
 
-* With gathering: each side picks its members' batches out of 20,000 rows (ours: the loop of ``train_ensemble``, which also
-  adds up the loss; mbrl-lib: ``BootstrapIterator`` over NumPy arrays, then tensors and normalisation).
+* With gathering: each side picks its members' batches out of 20,000 rows (ours: the loop of ``train_ensemble``, which
+  also adds up the loss; mbrl-lib: ``BootstrapIterator`` over NumPy arrays, then tensors and normalisation).
 * Prebuilt: one batch is used over and over. mbrl-lib still turns it from NumPy into tensors and normalises it.
 * mbrl-lib learns the bounds of its log variances and computes the norm of the gradient; ours are fixed and it does not.
 * Adam with weight decay on both sides.
@@ -32,11 +32,11 @@ def own() -> None:
     generator = make_generator(2)
     optimiser = _optimiser(objective.trained, TrainingState(parameters, generator.get_state()), 5e-5)
     rows = _shuffle(torch.arange(ROWS), None, members=MEMBERS, generator=generator)[:, : STEPS * BATCH]
-    gathering = cpu_median(
-        lambda: _epoch(objective, optimiser, rows, batch_size=BATCH, rate=1e-3), repeats=9, steps=STEPS
-    )
-    emit("gathering", gathering)
 
+    def gathering() -> None:
+        _epoch(objective, optimiser, rows, batch_size=BATCH, rate=1e-3)
+
+    emit("gathering", cpu_median(gathering, repeats=9, steps=STEPS))
     first = rows[:, :BATCH]
     x, y, work = objective.x[first], objective.y[first], objective._work[BATCH]
 

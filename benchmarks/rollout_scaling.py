@@ -1,6 +1,7 @@
 """How the cost of a rollout grows with particles and horizon, and what memory it works in beyond what it returns."""
 
 import argparse
+import itertools
 import resource
 import statistics
 import sys
@@ -73,7 +74,7 @@ def growth(name: str, *, fresh: bool, rounds: int) -> None:
             )
             found.append(time.process_time() - began)
     medians = {size: statistics.median(found[1:]) for size, found in times.items()}
-    ratios = [medians[b] / medians[a] for a, b in zip(SIZES, SIZES[1:], strict=False)]
+    ratios = [medians[b] / medians[a] for a, b in itertools.pairwise(SIZES)]
     listed = "  ".join(f"{size}: {seconds:.3f} s" for size, seconds in medians.items())
     print(f"  {name:9s} {listed}   a doubling costs {', '.join(f'{r:.2f}' for r in ratios)} times", flush=True)
 

@@ -5,16 +5,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from peers import ONE_THREAD, SCRIPTS, interpreter
+from peers import ONE_THREAD, interpreter
 
 PROGRAMS = ("ensemble_training.py", "ensemble_rollouts.py", "rollout_scaling.py")
 
 
 def main() -> int:
     if interpreter() is None:
-        print(
-            f"no peers' scripts in {SCRIPTS.parent.name}/{SCRIPTS.name} beside the checkout: ours alone\n", flush=True
-        )
+        print("no ../shared/peers beside the checkout: ours alone\n", flush=True)
     failed = []
     for program in PROGRAMS:
         path = Path(__file__).with_name(program)

@@ -1,5 +1,7 @@
 """The system of the ensemble benchmarks: 17 states, 6 actions, five networks of 4 x 200 SiLU units."""
 
+import itertools
+
 import torch
 
 from bayeswm import Schema, Variable
@@ -19,7 +21,7 @@ SCHEMA = Schema(
 def products(rows: int) -> int:
     """Flops of the matrix products of one evaluation of one member."""
     sizes = (STATES + ACTIONS, *HIDDEN, 2 * STATES)
-    return sum(2 * rows * i * o for i, o in zip(sizes, sizes[1:], strict=False))
+    return sum(2 * rows * i * o for i, o in itertools.pairwise(sizes))
 
 
 def network() -> tuple[MLP, dict[str, torch.Tensor]]:

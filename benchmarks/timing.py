@@ -5,6 +5,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import torch
 
@@ -66,12 +67,11 @@ def set_up() -> None:
 
 def machine() -> str:
     """Processor family, instruction set and threads: enough to read a number by."""
-    family = "unknown processor"
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as file:
-            family = next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        pass
-    kind = os.environ.get("MKL_ENABLE_INSTRUCTIONS", "")
-    note = f", MKL_ENABLE_INSTRUCTIONS={kind}" if kind else ""
-    return f"{family}, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} thread, torch {torch.__version__}{note}"
+    cpuinfo = Path("/proc/cpuinfo")
+    found = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    family = next((line.split(":")[1].strip() for line in found if line.startswith("model name")), "unknown processor")
+    parts = [family, torch.backends.cpu.get_cpu_capability(), f"{torch.get_num_threads()} thread"]
+    parts += [f"torch {torch.__version__}"]
+    if "MKL_ENABLE_INSTRUCTIONS" in os.environ:
+        parts += [f"MKL_ENABLE_INSTRUCTIONS={os.environ['MKL_ENABLE_INSTRUCTIONS']}"]
+    return ", ".join(parts)

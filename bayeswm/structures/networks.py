@@ -161,7 +161,7 @@ class _Network(torch.autograd.Function):
         return run(flat, x, ctx.work).clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         flat, x = ctx.saved_tensors
         wanted: Sequence[bool] = ctx.needs_input_grad[:2]
         sizes = ctx.work.sizes
