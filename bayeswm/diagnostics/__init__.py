@@ -1,0 +1,29 @@
+"""How far a model can be trusted: proper scores, calibration and errors by horizon, with errors by recording."""
+
+from bayeswm.diagnostics.bootstrap import BootstrapEstimate, cluster_bootstrap
+from bayeswm.diagnostics.calibration import calibration, calibration_of, calibration_of_parts
+from bayeswm.diagnostics.forecast import Forecast, forecast
+from bayeswm.diagnostics.horizon import errors, errors_of_parts
+from bayeswm.diagnostics.intervals import interval_widths
+from bayeswm.diagnostics.pointwise import crps, crps_worlds, pit
+from bayeswm.diagnostics.scores import crps_gaussian, crps_mixture, crps_samples, interval_score
+
+__all__ = [
+    "BootstrapEstimate",
+    "Forecast",
+    "calibration",
+    "calibration_of",
+    "calibration_of_parts",
+    "cluster_bootstrap",
+    "crps",
+    "crps_gaussian",
+    "crps_mixture",
+    "crps_samples",
+    "crps_worlds",
+    "errors",
+    "errors_of_parts",
+    "forecast",
+    "interval_score",
+    "interval_widths",
+    "pit",
+]

@@ -1,0 +1,159 @@
+"""Forecasts of recorded trajectories: what every diagnostic of predictions starts from."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bayeswm.base.errors import DataError, DataWarning, SpecError
+from bayeswm.base.model import DynamicsModel
+from bayeswm.base.predictive import Predictive
+from bayeswm.base.random import make_generator
+from bayeswm.base.rollout import rollout
+from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.worlds import Worlds
+
+# Bytes of particles and laws in one part: large enough for batched speed, small enough for any machine.
+_PART = 2**26
+
+
+class Forecast(NamedTuple):
+    """A forecast of some windows, and what came.
+
+    ``predictive`` has batch shape (windows,), ``outcomes`` shape (windows, H, S), with NaN where nothing was recorded;
+    ``worlds`` are those of the forecast, ``windows`` the data. A window's recording is ``windows.episode``.
+    """
+
+    predictive: Predictive
+    outcomes: Tensor
+    windows: Trajectories
+    worlds: Worlds
+
+
+def forecast(
+    model: DynamicsModel | Worlds,
+    trajectories: Trajectories,
+    *,
+    horizon: int,
+    stride: int | None = None,
+    worlds: int = 64,
+    particles: int | None = None,
+    seed: int | torch.Generator = 0,
+    fresh_worlds: bool = False,
+    chunk: int | None = None,
+) -> Iterator[Forecast]:
+    """Forecast windows of trajectories from their recorded first state, under their recorded actions.
+
+    All windows meet the same worlds. They are rolled out part by part, so that memory stays bounded.
+
+    Parameters
+    ----------
+    model : DynamicsModel or Worlds
+        What to judge.
+    trajectories : Trajectories
+        Recorded states and actions, not used for training.
+    horizon : int
+        Steps of each forecast.
+    stride : int, optional
+        Steps between the starts of two windows; ``horizon`` by default, so that none overlap.
+    worlds : int
+        As in :func:`bayeswm.rollout`.
+    particles : int, optional
+        In each world; by default 20, and more where the worlds are so few that it takes more for 100 in all.
+    seed : int or torch.Generator
+        Source of all randomness.
+    fresh_worlds : bool
+        As in :func:`bayeswm.rollout`.
+    chunk : int, optional
+        Windows in a part; chosen by memory where it is absent. It shapes which random numbers go where.
+
+    Yields
+    ------
+    Forecast
+        Of some windows; in the order of ``trajectories.windows(horizon, stride=stride)``.
+
+    Raises
+    ------
+    SpecError, DataError
+        If the data do not fit the model, no episode is long enough, or no window starts from a recorded state.
+
+    Warns
+    -----
+    DataWarning
+        For windows left out because their first state was not recorded.
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.01)
+    >>> data = bwm.Trajectories(model.schema, state=torch.zeros(3, 21, 2), action=torch.zeros(3, 20, 1))
+    >>> [part.outcomes.shape for part in forecast(model, data, horizon=5, chunk=10)]
+    [torch.Size([10, 5, 2]), torch.Size([2, 5, 2])]
+    """
+    generator = make_generator(seed)
+    drawn = model if isinstance(model, Worlds) else model.draw(worlds, generator=generator)
+    check_fit(drawn, trajectories)
+    windows = trajectories.windows(horizon, stride=stride)
+    known = windows.state_mask[:, 0].all(-1)
+    if not bool(known.any()):
+        raise DataError("expected windows that start from a recorded state, all miss some of it; fill in the states")
+    if not bool(known.all()):
+        missed = int((~known).sum())
+        warnings.warn(f"{missed} window(s) left out: their first state was not recorded", DataWarning, stacklevel=2)
+        windows = windows[known]
+    if particles is None:
+        particles = max(20, -(-100 // len(drawn)))
+    if chunk is None:
+        bits = torch.finfo(drawn.dtype).bits
+        chunk = max(1, _PART // (3 * bits // 8 * len(drawn) * particles * horizon * max(drawn.schema.state.size, 1)))
+    elif chunk < 1:
+        raise SpecError(f"expected chunk >= 1, got {chunk}")
+    parts = [windows[at : at + chunk] for at in range(0, len(windows), chunk)]
+
+    def run(part: Trajectories) -> Forecast:
+        predictive = rollout(
+            drawn,
+            part.states()[:, 0],
+            part.action,
+            particles=particles,
+            generator=generator,
+            context=part.step_context() if part.schema.context.size else None,
+            fresh_worlds=fresh_worlds,
+        )
+        outcomes = part.states()[:, 1:].to(drawn.device, drawn.dtype)
+        return Forecast(predictive, outcomes, part, drawn)
+
+    def evaluate() -> Iterator[Forecast]:
+        for part in parts:
+            with torch.no_grad():
+                made = run(part)
+            yield made
+
+    return evaluate()
+
+
+def check_fit(worlds: Worlds, trajectories: Trajectories) -> None:
+    """Refuse trajectories of other variables, or of another time step, than the model's.
+
+    Raises
+    ------
+    SpecError
+        Naming what differs.
+    """
+    ours, theirs = worlds.schema, trajectories.schema
+    for group in ("state", "action", "context"):
+        have, want = getattr(theirs, group).columns, getattr(ours, group).columns
+        if have != want:
+            raise SpecError(
+                f"expected trajectories with {group} ({', '.join(want)}), as the model has, got ({', '.join(have)}); "
+                "order them so, or rename them by .with_schema(model.schema)"
+            )
+    if abs(ours.time_step - theirs.time_step) > 1e-9 * ours.time_step:
+        raise SpecError(
+            f"expected a time step of {ours.time_step:g} s, as the model has, got {theirs.time_step:g} s; "
+            "use trajectories.resample(...)"
+        )
