@@ -7,12 +7,23 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from bayeswm.testing.conformance import CHECKS, check_model
+from bayeswm.testing.linear_gaussian import JointMoments, LinearGaussianSystem
 from bayeswm.testing.report import Breach, CheckResult, ContractError, Report
 
 if TYPE_CHECKING:
     from bayeswm.testing import strategies
 
-__all__ = ["CHECKS", "Breach", "CheckResult", "ContractError", "Report", "check_model", "strategies"]
+__all__ = [
+    "CHECKS",
+    "Breach",
+    "CheckResult",
+    "ContractError",
+    "JointMoments",
+    "LinearGaussianSystem",
+    "Report",
+    "check_model",
+    "strategies",
+]
 
 
 def __getattr__(name: str) -> ModuleType:
