@@ -228,10 +228,9 @@ class Worlds(ABC):
 
     def __getitem__(self, index: int | slice | Sequence[int] | Tensor) -> Self:
         """Return some worlds; they count as the posterior only if all are still there."""
-        picked = torch.arange(len(self), device=self.device)[
-            torch.as_tensor(index) if isinstance(index, Sequence) else index
-        ]
-        picked = picked.reshape(-1)
+        if isinstance(index, Sequence):
+            index = torch.as_tensor(index) if len(index) else slice(0, 0)
+        picked = torch.arange(len(self), device=self.device)[index].reshape(-1)
         if len(picked) == 0:
             raise SpecError("expected at least one world in the selection, got none")
         whole = self.exhaustive and len(picked) == len(self) == len(picked.unique())
