@@ -1,0 +1,6 @@
+"""Pictures of forecasts and of how far they can be trusted; each takes and returns matplotlib Axes."""
+
+from bayeswm.plot.calibration import calibration_curve, coverage_by_horizon, pit_histogram
+from bayeswm.plot.fan import fan_chart
+
+__all__ = ["calibration_curve", "coverage_by_horizon", "fan_chart", "pit_histogram"]

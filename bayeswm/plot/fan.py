@@ -1,0 +1,160 @@
+"""The fan of a forecast: how far it may go, and what of that more data would remove."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayeswm.base.errors import DataError, SpecError, UndefinedWarning
+from bayeswm.base.predictive import Predictive
+from bayeswm.plot.axes import AMBER, BLUE, INK, axes_or_new, percent, plain, with_unit
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+def fan_chart(
+    predictive: Predictive,
+    variable: str,
+    *,
+    observed: Tensor | None = None,
+    row: int | None = None,
+    levels: Sequence[float] = (0.5, 0.9),
+    ax: Axes | None = None,
+) -> Axes:
+    """Draw the central intervals of one variable over time, and inside them the epistemic part.
+
+    The blue bands are the whole predictive. The amber one is its mean plus or minus the epistemic standard deviation,
+    scaled to the widest level as for a Gaussian: where the mean could lie for want of knowledge. It would vanish with
+    enough data; the rest of the blue would stay. It is left out where nothing is epistemic, or that part is undefined.
+
+    Parameters
+    ----------
+    predictive : Predictive
+        A rollout.
+    variable : str
+        Column to draw.
+    observed : Tensor, shape (H, S), (H + 1, S) or with the batch axis in front, optional
+        What came; with H + 1 rows the first is the start.
+    row : int, optional
+        Which entry of the batch; needed where there are several.
+    levels : sequence of float
+        Of the intervals.
+    ax : Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    Axes
+
+    Raises
+    ------
+    UnknownVariableError, SpecError, DataError
+        For an unknown variable, an unclear row, or observations of another shape.
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> from matplotlib.figure import Figure
+    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.1)
+    >>> p = bwm.rollout(model, torch.zeros(2), torch.zeros(9, 1), generator=torch.Generator().manual_seed(0))
+    >>> fan_chart(p, "angle", ax=Figure().subplots()).get_ylabel()
+    'angle (rad)'
+    """
+    column = predictive.variables.column(variable)
+    unit = next(v.unit for v in predictive.variables for name in v.columns if name == variable)
+    if not levels or not all(0 < level < 1 for level in levels):
+        raise SpecError(f"expected levels between 0 and 1, got {levels}; 0.9 is a 90 % interval")
+    levels = sorted(levels, reverse=True)
+    observed = None if observed is None else _one_record(predictive, observed, row)
+    predictive = _one_row(predictive, row)
+    ax = axes_or_new(ax)
+
+    steps = np.arange(predictive.horizon + 1) * predictive.time_step
+    start = _start(predictive, column)
+    time = steps[1:] if start is None else steps
+
+    def with_start(values: Tensor) -> np.ndarray:
+        line = values[..., column].detach().cpu().double().numpy()
+        return line if start is None else np.concatenate(([start], line))
+
+    for i, level in enumerate(levels):
+        low, high = predictive.interval(level)
+        shade = 0.16 + 0.22 * i / max(len(levels) - 1, 1)
+        ax.fill_between(
+            time,
+            with_start(low),
+            with_start(high),
+            color=BLUE,
+            alpha=shade,
+            linewidth=0,
+            label=f"{percent(level)} interval",
+        )
+    mean = with_start(predictive.mean)
+    spread = _epistemic(predictive)
+    if spread is not None:
+        z = float(torch.special.ndtri(torch.tensor(0.5 + levels[0] / 2, dtype=torch.float64)))
+        half = z * (with_start(spread) if start is None else np.concatenate(([0.0], with_start(spread)[1:])))
+        if half.max() > 0:
+            text = f"epistemic part ({percent(levels[0])})"
+            ax.fill_between(time, mean - half, mean + half, color=AMBER, alpha=0.7, linewidth=0, label=text)
+    ax.plot(time, mean, color=BLUE, linewidth=1.6, label="mean")
+    if observed is not None:
+        seen = observed[:, column].detach().cpu().double().numpy()
+        at = steps[len(steps) - len(seen) :]
+        ax.plot(at, seen, color=INK, linestyle="none", marker="o", markersize=2.6, label="observed")
+    ax.set_xlabel("time (s)")
+    ax.set_ylabel(with_unit(variable, unit))
+    ax.margins(x=0.01)
+    plain(ax)
+    ax.legend(frameon=False, fontsize="small", handlelength=1.4, loc="best")
+    return ax
+
+
+def _one_row(predictive: Predictive, row: int | None) -> Predictive:
+    batch = predictive.batch_shape
+    if len(batch) == 0:
+        if row is not None:
+            raise SpecError(f"expected no row for a single predictive, got row={row}")
+        return predictive
+    if len(batch) > 1:
+        raise SpecError(f"expected at most one batch axis, got batch shape {batch}; index the predictive first")
+    (count,) = batch
+    if row is None:
+        if count != 1:
+            raise SpecError(f"expected row= to choose one of {count} forecasts, got none")
+        row = 0
+    if not -count <= row < count:
+        raise SpecError(f"expected a row below {count}, got {row}")
+    return predictive[row]
+
+
+def _one_record(predictive: Predictive, observed: Tensor, row: int | None) -> Tensor:
+    batch, h, s = predictive.batch_shape, predictive.horizon, predictive.variables.size
+    if observed.ndim == 3 and len(batch) == 1 and len(observed) == batch[0]:
+        observed = observed[0 if row is None else row]
+    if tuple(observed.shape) not in ((h, s), (h + 1, s)):
+        raise DataError(
+            f"expected observed of shape ({h}, {s}), or ({h + 1}, {s}) with the start, got {tuple(observed.shape)}"
+        )
+    return observed
+
+
+def _start(predictive: Predictive, column: int) -> float | None:
+    """Return where all particles start, or None where that is not one point."""
+    if predictive.initial is None:
+        return None
+    at = predictive.initial[..., column].detach().double()
+    return float(at.mean()) if float(at.max() - at.min()) == 0 else None
+
+
+def _epistemic(predictive: Predictive) -> Tensor | None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UndefinedWarning)  # the picture shows that by leaving the band out
+        variance = predictive.epistemic_variance
+    return None if bool(variance.isnan().any()) else variance.sqrt()
