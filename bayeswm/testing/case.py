@@ -224,7 +224,7 @@ class Case:
         """Whether p-values (any shape) are too small for chance, all comparisons of the run together."""
         if p_values.numel() == 0:
             return False
-        return float(p_values.min()) * p_values.numel() * STATISTICAL_CHECKS < self.p_value
+        return float(p_values.nan_to_num(nan=0.0).min()) * p_values.numel() * STATISTICAL_CHECKS < self.p_value
 
 
 def require_fit(model: DynamicsModel, trajectories: Trajectories) -> None:

@@ -98,6 +98,7 @@ def distribution_p_value(samples: Tensor, points: Tensor, cdf: Tensor) -> Tensor
     n = len(samples)
     share = torch.stack([(samples <= x).double().mean(0) for x in points])
     distance = (share - cdf.double()).abs().amax(0)
+    distance = torch.where(samples.isnan().any(0), math.inf, distance)
     return (2 * torch.exp(-2 * n * distance.square())).clamp(max=1.0).nan_to_num(nan=0.0)
 
 
