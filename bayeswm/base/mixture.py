@@ -126,7 +126,14 @@ def split_moments(
     return Split(center, aleatoric, between, total)
 
 
-def solve_quantile(cdf: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, *, probability: Tensor) -> Tensor:
+def solve_quantile(
+    cdf: Callable[[Tensor], Tensor],
+    low: Tensor,
+    high: Tensor,
+    *,
+    probability: Tensor,
+    resolution: Tensor | float = 1e-30,
+) -> Tensor:
     """Invert increasing functions element by element: the smallest x with cdf(x) >= probability.
 
     Chandrupatla's method (1997): inverse quadratic steps where the last three points allow them, halving elsewhere, so
@@ -140,6 +147,8 @@ def solve_quantile(cdf: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, *
         Brackets, widened where they do not hold the answer.
     probability : Tensor, broadcastable to ``low``
         Between 0 and 1, ends excluded.
+    resolution : Tensor or float, broadcastable to ``low``
+        Differences of x that do not matter, beyond rounding.
 
     Returns
     -------
@@ -174,14 +183,14 @@ def solve_quantile(cdf: Callable[[Tensor], Tensor], low: Tensor, high: Tensor, *
         other, f_other = torch.where(same, other, x), torch.where(same, f_other, fx)
         x, fx = new, f_new
         width = (other - x).abs()
-        resolution = 2 * eps * torch.maximum(x.abs(), other.abs()) + 1e-30
-        if bool(((width <= 2 * resolution) | fx.isnan()).all()):
+        least = 2 * eps * torch.maximum(x.abs(), other.abs()) + resolution
+        if bool(((width <= 2 * least) | fx.isnan()).all()):
             break
         xi, phi = (x - other) / (old - other), (fx - f_other) / (f_old - f_other)
         quadratic = (phi.square() < xi) & ((1 - phi).square() < 1 - xi)
         step = fx / (f_other - fx) * f_old / (f_other - f_old)
         step = step + (old - x) / (other - x) * fx / (f_old - fx) * f_other / (f_old - f_other)
-        edge = (resolution / width).clamp(max=0.5)
+        edge = (least / width).clamp(max=0.5)
         share = torch.where(quadratic & step.isfinite(), step, 0.5)
         share = torch.minimum(torch.maximum(share, edge), 1 - edge)
     return torch.where(lost | fx.isnan(), float("nan"), torch.where(fx >= 0, x, other))

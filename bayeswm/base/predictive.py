@@ -319,15 +319,19 @@ class Predictive:
         for h, law in enumerate(self.laws):
             with torch.no_grad():
                 mean, valid = law.mean.double(), self._valid(h)
-                reach = 8 * law.variance.double().sqrt()
-                low, high = mean - reach, mean + reach
+                spread = law.variance.double().sqrt()
+                low, high = mean - 8 * spread, mean + 8 * spread
+                narrow = torch.where(spread > 0, spread, float("inf"))
                 if valid is not None:
                     low = torch.where(valid[..., None], low, float("inf"))
                     high = torch.where(valid[..., None], high, float("-inf"))
-                low, high = low.amin((0, 1)), high.amax((0, 1))
+                    narrow = torch.where(valid[..., None], narrow, float("inf"))
+                low, high, narrow = low.amin((0, 1)), high.amax((0, 1)), narrow.amin((0, 1))
                 shape = torch.broadcast_shapes(low.shape, p.shape)
+                # moves the cdf by less than 1e-11
+                resolution = torch.where(narrow.isfinite(), 1e-11 * narrow, 0.0) + 1e-30
                 low, high = low.expand(shape), high.expand(shape)
-                x = solve_quantile(lambda x, h=h: self._mix_cdf(h, x), low, high, probability=p)
+                x = solve_quantile(lambda x, h=h: self._mix_cdf(h, x), low, high, probability=p, resolution=resolution)
             steps.append(x.to(law.mean.dtype))
         if not steps:
             return self._stack(steps).expand(*p.shape[: p.ndim - len(self.batch_shape) - 1], *self.batch_shape, 0, -1)
