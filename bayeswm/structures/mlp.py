@@ -263,7 +263,8 @@ def noise_variance(raw: Tensor) -> Tensor:
     >>> noise_variance(torch.tensor([-100.0, 0.0, 100.0])).log().numpy().round(2).tolist()
     [-14.0, -0.05000000074505806, 3.0]
     """
-    return torch.sigmoid(raw - math.log(_HIGHEST)) * _HIGHEST + _LOWEST
+    # not torch.sigmoid, whose derivative s (1 - s) rounds to 0 from about 17 on
+    return torch.nn.functional.logsigmoid(raw - math.log(_HIGHEST)).exp() * _HIGHEST + _LOWEST
 
 
 def nll_gradient_(  # noqa: PLR0917 (hot path)
@@ -298,5 +299,6 @@ def nll_gradient_(  # noqa: PLR0917 (hot path)
     loss = 0.5 * (square + (1 + prior) * variance.log()).mean((1, 2))
     torch.mul(ratio, 1 / n, out=mean)
     by_variance = (1 + prior - square).div_(variance)
-    torch.mul(by_variance.mul_(above), (1 - share).mul_(0.5 / n), out=raw)
+    below = torch.sigmoid(math.log(_HIGHEST) - raw)  # 1 - share, without its cancellation
+    torch.mul(by_variance.mul_(above), below.mul_(0.5 / n), out=raw)
     return loss

@@ -61,14 +61,20 @@ def evaluate(flat: Tensor, x: Tensor, sizes: Sizes) -> Tensor:
     *hidden, last = layers(flat, sizes)
     rows = min(_ROWS, max(x.shape[1], 1))
     buffers = [x.new_ones(n + 1, rows) for n in sizes[:-1]]
+    by_onednn = x.dtype == torch.float32 and x.device.type == "cpu" and _prefers_onednn()
     for member in range(len(flat)):
         # one member and a few rows at a time: activations stay in the cache from layer to layer, and memory is bounded
         for part, result in zip(x[member].split(rows), out[member].split(rows), strict=True):
+            if by_onednn:  # rows first: where a slice of columns is the second factor it is a thousand times slower
+                for weights in hidden:
+                    part = torch.ops.aten.silu_(_affine(part, weights[member]))
+                result.copy_(_affine(part, last[member]))
+                continue
             values = [b[:, : len(part)] for b in buffers]
             values[0][:-1] = part.T
             for weights, value, following in zip(hidden, values, values[1:], strict=False):
-                torch.ops.aten.silu_(_multiply(weights[member].T, value, following[:-1]))
-            _multiply(values[-1].T, last[member], result)
+                torch.ops.aten.silu_(torch.mm(weights[member].T, value, out=following[:-1]))
+            torch.mm(values[-1].T, last[member], out=result)
     return out
 
 
@@ -96,18 +102,21 @@ def _prefers_onednn() -> bool:
     return "AuthenticAMD" in maker and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
-def _multiply(a: Tensor, b: Tensor, out: Tensor) -> Tensor:
-    """Return a (m, k) @ b (k, n) in ``out``, in full precision."""
-    if a.dtype == torch.float32 and a.device.type == "cpu" and min(*a.shape, b.shape[1]) >= 16 and _prefers_onednn():
-        return out.copy_(torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], ""))
-    return torch.mm(a, b, out=out)
+def _affine(x: Tensor, weights: Tensor) -> Tensor:
+    """Return x (m, k) @ weights[:-1] + weights[-1] by oneDNN, in full precision."""
+    return torch.ops.mkldnn._linear_pointwise(x, weights[:-1].T, weights[-1], "none", [], "")
 
 
 def _multiply_all(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """Put a (members, m, k) @ b (members, k, n) into ``out``."""
-    if a.device.type == "cpu" and min(*a.shape[1:], b.shape[2]) >= 64 and _prefers_onednn():
-        for parts in zip(a, b, out, strict=True):
-            _multiply(*parts)
+    """Put a (members, m, k) @ b (members, k, n) into ``out``; both factors are dense."""
+    if (
+        a.dtype == torch.float32
+        and a.device.type == "cpu"
+        and min(*a.shape[1:], b.shape[2]) >= 64
+        and _prefers_onednn()
+    ):
+        for one, other, result in zip(a, b, out, strict=True):
+            result.copy_(torch.ops.mkldnn._linear_pointwise(one, other.T, None, "none", [], ""))
     else:
         torch.bmm(a, b, out=out)
 
