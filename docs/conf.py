@@ -1,10 +1,12 @@
 """Configuration of the documentation: `make docs` builds it into build/docs, without a network."""
 
+import importlib
 import pkgutil
 import re
 import sys
 from pathlib import Path
 
+from sphinx import addnodes
 from sphinx.errors import ConfigError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -46,10 +48,14 @@ autodoc_typehints = "none"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 
-listed = Path(__file__).with_name("api").joinpath("index.md").read_text(encoding="utf-8").split()
+API = Path(__file__).with_name("api")
+listed = API.joinpath("index.md").read_text(encoding="utf-8").split()
 for package in pkgutil.iter_modules(bayeswm.__path__, "bayeswm."):
     if package.ispkg and package.name not in listed:
         raise ConfigError(f"{package.name} is not in the API reference: add a line for it to docs/api/index.md")
+
+AXES = {"action", "batch", "context", "horizon", "members", "observation", "particles", "sample", "state", "worlds"}
+autosummary_context = {"listed": listed}
 
 STARRED_AXIS = re.compile(r"(?:(?<=\()|(?<=, ))\*(?=[A-Za-z_]+[,)])")
 
@@ -65,6 +71,25 @@ def escape_starred_axes(app, what, name, obj, options, lines) -> None:
         lines[number] = "".join(pieces)
 
 
+def unlink_words(app, doctree) -> None:
+    """Take the links off plain words of a type line: in (worlds, *batch, state) they name axes, not attributes."""
+    for link in list(doctree.findall(addnodes.pending_xref)):
+        target = link.get("reftarget", "")
+        if link.get("refdomain") == "py" and target in AXES and link.get("reftype") in ("class", "obj"):
+            link.replace_self(link.children)
+
+
+def check_reference(app, env) -> None:
+    """Refuse a reference that lacks a public name of a listed package."""
+    documented = set(env.domaindata["py"]["objects"])
+    for package in (name for name in listed if name.startswith("bayeswm.")):
+        public = (f"{package}.{name}" for name in importlib.import_module(package).__all__)
+        if missing := [name for name in public if name not in documented and name not in listed]:
+            raise ConfigError(f"not in the API reference: {', '.join(missing)}; see docs/_templates/autosummary")
+
+
 def setup(app) -> None:
-    """Register the step; it comes before napoleon (500), which adds stars that do mean emphasis."""
+    """Register the steps; the first comes before napoleon (500), which adds stars that do mean emphasis."""
     app.connect("autodoc-process-docstring", escape_starred_axes, priority=400)
+    app.connect("doctree-read", unlink_words)
+    app.connect("env-updated", check_reference)
