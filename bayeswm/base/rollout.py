@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -110,6 +111,7 @@ def rollout(
     paths: Tensor | None = None
     kept: list[Tensor] = []
     laws: list[Law] = []
+    store = _LawStore(steps)
     bad = torch.zeros(size, dtype=torch.bool, device=drawn.device)
     diverged: list[Tensor] = []
     limit = 0.1 * float(torch.finfo(drawn.dtype).max) ** 0.5
@@ -133,7 +135,7 @@ def rollout(
         else:
             law, carry = advance(carry, action, step_noise)
         x = drawn.state(carry).expand(*size, -1)
-        laws.append(law)
+        laws.append(store.keep(law, t))
         # one reduction tells whether anything went wrong; only then look particle by particle
         if x.numel() and not bool(x.detach().abs().amax() < limit):
             bad = bad | ~(x.detach().abs() < limit).all(-1)
@@ -222,6 +224,36 @@ class _NoiseSource:
         if self.generator is None:
             raise SpecError("expected generator=torch.Generator, since the system has noise, got none")
         return standard_normal((*self.shape, size), self.generator, dtype=worlds.dtype, device=worlds.device)
+
+
+class _LawStore:
+    """Puts the tensors of a rollout's laws into one block each.
+
+    Kept one by one, they lie between the working memory of their steps and leave it in holes, which add up with the
+    horizon to a third of the result.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.blocks: dict[tuple[int, torch.Size], tuple[int, Tensor]] = {}
+
+    def keep(self, law: Law, t: int) -> Law:
+        """Return the law of step t with its large tensors in the blocks; those with a gradient stay where they are."""
+        # the first law has no particle axis yet; for a small one the call costs more than the holes
+        if t == 0 or law.mean.numel() < 2**13:
+            return law
+        places = itertools.count()
+
+        def put(values: Tensor) -> Tensor:
+            key = (next(places), values.shape)
+            if values.requires_grad or not values.is_contiguous():
+                return values
+            if key not in self.blocks:
+                self.blocks[key] = (t, values.new_empty(self.steps - t, *values.shape))
+            begin, block = self.blocks[key]
+            return block[t - begin].copy_(values)
+
+        return law.map(put)
 
 
 class _Shuffle:
