@@ -1,6 +1,7 @@
 """Configuration of the documentation: `make docs` builds it into build/docs, without a network."""
 
 import importlib
+import os
 import pkgutil
 import re
 import sys
@@ -31,11 +32,19 @@ html_theme = "pydata_sphinx_theme"
 html_title = "bayeswm"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
+# Pages without pages below them have nothing to show at the side.
+html_sidebars = {name: [] for name in ("quickstart", "worlds", "architecture", "changelog")}
 
 # Pages with {code-cell} blocks run at every build, so that what they print is what the library does today.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
+# Pictures belong to the page, whatever backend the caller's shell has set.
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+# The progress bar of notebooks asks for widgets, for which a page has no use.
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
@@ -71,6 +80,13 @@ def escape_starred_axes(app, what, name, obj, options, lines) -> None:
         lines[number] = "".join(pieces)
 
 
+def keep_sentences(app, what, name, obj, options, lines) -> None:
+    """Undo napoleon's reading of a property's "Variance, shape (*batch, S): what it is" as a type and a text."""
+    if what in ("attribute", "data", "property"):
+        for number in [n for n, line in enumerate(lines) if line.startswith(":type: ")]:
+            lines[0] = f"{lines.pop(number).removeprefix(':type: ')}: {lines[0]}"
+
+
 def unlink_words(app, doctree) -> None:
     """Take the links off plain words of a type line: in (worlds, *batch, state) they name axes, not attributes."""
     for link in list(doctree.findall(addnodes.pending_xref)):
@@ -89,7 +105,8 @@ def check_reference(app, env) -> None:
 
 
 def setup(app) -> None:
-    """Register the steps; the first comes before napoleon (500), which adds stars that do mean emphasis."""
+    """Register the steps; napoleon, at 500, adds stars that do mean emphasis, so that ours are escaped before it."""
     app.connect("autodoc-process-docstring", escape_starred_axes, priority=400)
+    app.connect("autodoc-process-docstring", keep_sentences, priority=600)
     app.connect("doctree-read", unlink_words)
     app.connect("env-updated", check_reference)
