@@ -208,7 +208,6 @@ def _checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-
 def plain(config: dict[str, Any]) -> dict[str, Any]:
     """Return a configuration that JSON can hold, or say which entry it cannot.
 

@@ -209,7 +209,7 @@ class DeepEnsemble(DynamicsModel):
             self._log_weight = stack(best.log_prob(validation_rows)[kept])
 
     @override
-    def draw(self, worlds: int | None = None, *, generator: torch.Generator | None = None) -> StructureWorlds:
+    def draw(self, worlds: int = 1, *, generator: torch.Generator | None = None) -> StructureWorlds:
         """Return the members, each once, with their weights: they are the whole posterior."""
         if self._parameters is None:
             raise SpecError("expected a fitted model: call .fit(trajectories) first")
