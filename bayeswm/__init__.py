@@ -1,4 +1,4 @@
-"""Probabilistic world models: posteriors over how a physical system moves, behind one posterior-predictive interface."""
+"""Probabilistic world models: posteriors over how a system moves, behind one posterior-predictive interface."""
 
 from __future__ import annotations
 
