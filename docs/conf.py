@@ -7,6 +7,8 @@ import re
 import sys
 from pathlib import Path
 
+from docutils import nodes
+from docutils.utils.math import latex2mathml
 from sphinx import addnodes
 from sphinx.errors import ConfigError
 
@@ -23,7 +25,6 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
 exclude_patterns = ["_templates"]
@@ -32,6 +33,7 @@ html_theme = "pydata_sphinx_theme"
 html_title = "bayeswm"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
 html_show_sourcelink = False
+html_math_renderer = "mathml"
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
 # Pages without pages below them have nothing to show at the side.
@@ -104,9 +106,17 @@ def check_reference(app, env) -> None:
             raise ConfigError(f"not in the API reference: {', '.join(missing)}; see docs/_templates/autosummary")
 
 
+def write_math(translator, node) -> None:
+    """Write a formula as MathML, which browsers show without a script from the network."""
+    block = isinstance(node, nodes.math_block)
+    translator.body.append(latex2mathml.tex2mathml(node.astext(), as_block=block))
+    raise nodes.SkipNode
+
+
 def setup(app) -> None:
     """Register the steps; napoleon, at 500, adds stars that do mean emphasis, so that ours are escaped before it."""
     app.connect("autodoc-process-docstring", escape_starred_axes, priority=400)
     app.connect("autodoc-process-docstring", keep_sentences, priority=600)
     app.connect("doctree-read", unlink_words)
+    app.add_html_math_renderer("mathml", inline_renderers=(write_math, None), block_renderers=(write_math, None))
     app.connect("env-updated", check_reference)
