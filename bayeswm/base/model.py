@@ -54,6 +54,10 @@ class DynamicsModel(ABC):
     def draw(self, worlds: int, *, generator: torch.Generator | None = None) -> Worlds:
         """Draw worlds from the posterior; a posterior that is a few worlds gives each of them once, with its weight."""
 
+    def __repr__(self) -> str:
+        structure = getattr(self, "structure", None)
+        return f"{type(self).__name__}({'' if structure is None else f'structure={structure.name}'})"
+
     def condition(self, trajectories: Trajectories, *, in_training: bool = False) -> DynamicsModel:
         """Return a new model whose posterior is given these trajectories too.
 

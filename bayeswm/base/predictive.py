@@ -209,14 +209,17 @@ class Predictive:
     @property
     def epistemic_variance(self) -> Tensor:
         """Variance between worlds, shape (*batch, H, S), not below 0."""
-        return self.unclamped_epistemic_variance.clamp(min=0)
+        return self._between().clamp(min=0)
 
     @property
     def unclamped_epistemic_variance(self) -> Tensor:
         """The unbiased estimate of the variance between worlds, which Monte Carlo error can make negative."""
+        return self._between()
+
+    def _between(self) -> Tensor:
         part = self._split.between
         if bool(part.isnan().any()):
-            _undefined("the epistemic variance", self._why_no_split())
+            _undefined("the epistemic variance", self._why_no_split(), stacklevel=4)
         return part
 
     @property
@@ -428,6 +431,8 @@ class Predictive:
         return self._average(h, law.cdf(x))
 
     def _observed(self, x: Tensor) -> Tensor:
+        if self.horizon == 1 and x.ndim == len(self.batch_shape) + 1:
+            x = x[..., None, :]  # one step: the axis of the horizon may be left out
         if x.shape[-2:] != (self.horizon, self.variables.size):
             raise DataError(
                 f"expected values of shape (*batch, {self.horizon}, {self.variables.size}), got {tuple(x.shape)}"
@@ -520,5 +525,5 @@ class Predictive:
         return predictive_to_datatree(self, generator=generator)
 
 
-def _undefined(what: str, why: str) -> None:
-    warnings.warn(f"{what} is undefined and is NaN: {why}", UndefinedWarning, stacklevel=3)
+def _undefined(what: str, why: str, *, stacklevel: int = 3) -> None:
+    warnings.warn(f"{what} is undefined and is NaN: {why}", UndefinedWarning, stacklevel=stacklevel)

@@ -360,11 +360,11 @@ class StructureWorlds(MarkovWorlds):
         self.structure = structure
         self.schema = schema
         self.parameters = dict(parameters)
-        if not self.parameters:
-            raise SpecError("expected at least one parameter, which says how many worlds there are, got none")
-        count = len(next(iter(self.parameters.values())))
         if log_weight is None:
-            log_weight = torch.zeros(count, dtype=torch.float64, device=next(iter(self.parameters.values())).device)
+            if not self.parameters:
+                raise SpecError("expected parameters or log_weight=, to say how many worlds there are, got neither")
+            first = next(iter(self.parameters.values()))
+            log_weight = torch.zeros(len(first), dtype=torch.float64, device=first.device)
         self.log_weight = torch.log_softmax(log_weight.double(), 0)
         self.exhaustive = exhaustive
         self.noisy = noisy

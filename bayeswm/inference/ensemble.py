@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from bayeswm.base.errors import FitError, FitWarning
 from bayeswm.base.objective import Objective

@@ -205,3 +205,21 @@ def test_angles_across_the_cut_average_on_the_circle() -> None:
     r = bwm.rollout(model, belief, torch.zeros(1, 1), particles=2)
     assert float(r.mean[0, 0]) == pytest.approx(3.1)
     assert float(r.circular_mean()[0, 0]) == pytest.approx(3.1)
+
+
+def test_one_step_may_leave_out_the_axis_of_the_horizon():
+    model = bwm.KnownDynamics(structure=bwm.structures.Pendulum(), noise=0.1)
+    p = model.predictive(torch.zeros(3, 2), torch.zeros(1))
+    x = torch.full((3, 2), 0.05, dtype=torch.float64)
+    assert torch.equal(p.log_prob(x), p.log_prob(x[:, None]))
+    assert torch.equal(p.cdf(x), p.cdf(x[:, None]))
+
+
+def test_warnings_point_to_the_caller():
+    prior = bwm.KnownDynamics(structure=bwm.structures.Pendulum(mass=torch.distributions.Uniform(0.5, 5.0)), noise=0.1)
+    g = torch.Generator().manual_seed(0)
+    p = prior.predictive(torch.zeros(2), torch.zeros(1), worlds=1, generator=g)
+    for name in ("epistemic_variance", "unclamped_epistemic_variance"):
+        with pytest.warns(bwm.UndefinedWarning) as caught:
+            getattr(p, name)
+        assert caught[0].filename == __file__

@@ -34,8 +34,8 @@ def test_fan_shows_the_predictive(predictive: bwm.Predictive) -> None:
         assert np.allclose(low, expected[0][:, 1])
         assert np.allclose(high, expected[1][:, 1])
     low, high = ends(ax, "epistemic part (90 %)", time)
-    half = 1.6448536269514722 * predictive[1].epistemic_variance[:, 1].sqrt()
-    assert np.allclose(high - low, 2 * half)
+    share = (predictive[1].epistemic_variance / predictive[1].variance)[:, 1].sqrt()
+    assert np.allclose(high - low, share * (expected[1] - expected[0])[:, 1])
     (line,) = ax.lines
     assert np.allclose(line.get_xdata(), np.arange(9) * predictive.time_step)
     assert np.allclose(line.get_ydata(), [1.0, *predictive[1].mean[:, 1].tolist()])
