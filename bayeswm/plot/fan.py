@@ -29,9 +29,9 @@ def fan_chart(
 ) -> Axes:
     """Draw the central intervals of one variable over time, and inside them the epistemic part.
 
-    The blue bands are the whole predictive. The amber one is the widest of them, drawn in towards the mean by the ratio of
-    the epistemic to the total standard deviation: where the mean could lie for want of knowledge. It would vanish with
-    enough data; the rest of the blue would stay. It is left out where nothing is epistemic, or that part is undefined.
+    The blue bands are the whole predictive. The amber one is the widest of them, drawn in towards the mean by the ratio
+    of the epistemic to the total standard deviation: where the mean could lie for want of knowledge. It would vanish
+    with enough data; the rest of the blue would stay. It is left out where nothing is epistemic, or that is undefined.
 
     Parameters
     ----------
