@@ -70,6 +70,8 @@ def fan_chart(
     unit = next(v.unit for v in predictive.variables for name in v.columns if name == variable)
     if not levels or not all(0 < level < 1 for level in levels):
         raise SpecError(f"expected levels between 0 and 1, got {levels}; 0.9 is a 90 % interval")
+    if predictive.horizon == 0:
+        raise SpecError("expected a predictive over at least 1 step, got horizon 0; there is nothing to draw")
     levels = sorted(levels, reverse=True)
     observed = None if observed is None else _one_record(predictive, observed, row)
     predictive = _one_row(predictive, row)

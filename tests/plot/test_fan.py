@@ -71,6 +71,13 @@ def test_observations_stand_at_their_times(predictive: bwm.Predictive, with_star
     assert np.allclose(dots.get_xdata(), np.arange(9 - rows, 9) * predictive.time_step)
 
 
+def test_a_forecast_over_no_step_is_refused() -> None:
+    model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.1)
+    empty = bwm.rollout(model, torch.zeros(2), torch.zeros(0, 1), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(bwm.SpecError, match="at least 1 step, got horizon 0"):
+        fan_chart(empty, "angle", ax=axes())
+
+
 def test_bad_requests_are_named(predictive: bwm.Predictive) -> None:
     with pytest.raises(bwm.UnknownVariableError, match="did you mean 'angle'"):
         fan_chart(predictive, "angel", row=0, ax=axes())
