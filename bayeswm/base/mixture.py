@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from bayeswm.base.laws import Law
 
 
 class Estimate(NamedTuple):
@@ -22,6 +24,20 @@ class LogScore(NamedTuple):
     value: Tensor
     standard_error: Tensor
     kernels: Tensor
+
+
+class Step(NamedTuple):
+    """The mixture at one step: a law in each world and particle, and how to weigh them.
+
+    ``log_weight``, shape (W,), is normalised. ``exhaustive`` and ``resolved`` are as for :func:`split_moments`.
+    ``valid``, shape (W, P, *batch), says which particles count; all do where it is None.
+    """
+
+    law: Law
+    log_weight: Tensor
+    exhaustive: bool
+    resolved: bool
+    valid: Tensor | None = None
 
 
 class Split(NamedTuple):
@@ -124,6 +140,49 @@ def split_moments(
     if mean.shape[0] == 1 and not resolved:
         total = aleatoric  # one world: nothing but its own particles shows its spread
     return Split(center, aleatoric, between, total)
+
+
+def valid_particles(law: Law, diverged: Tensor) -> Tensor:
+    """Return which particles count at a step, shape (W, P, *batch): those whose law is finite and that live.
+
+    Parameters
+    ----------
+    law : Law
+        The law of the step in each world and particle.
+    diverged : Tensor, shape (W, P, *batch)
+        Particles that left the finite numbers; not looked at where the law has fewer particles than were sampled.
+    """
+    finite = law.mean.isfinite().all(-1) & law.variance.isfinite().all(-1)
+    return finite & ~diverged if finite.shape == diverged.shape else finite
+
+
+def step_moments(step: Step, *, matrix: bool = False, merged: bool = False) -> Split:
+    """Return the moments of a step, each of shape (*batch, S): see :func:`split_moments`.
+
+    With ``matrix`` they are covariances, shape (*batch, S, S), for all but the mean.
+    """
+    mean = step.law.mean
+    return split_moments(
+        mean,
+        step.law.covariance if matrix else step.law.variance,
+        step.log_weight.exp().to(mean).view(-1, *(1,) * (mean.ndim - 2)),
+        exhaustive=step.exhaustive,
+        resolved=step.resolved,
+        valid=step.valid,
+        merged=merged,
+    )
+
+
+def circular_mean(step: Step, index: Sequence[int]) -> Tensor:
+    """Return the mean direction of some variables of a step, in [-pi, pi], shape (*batch, len(index)).
+
+    The law of each particle is taken for Gaussian: it shortens the mean direction by exp(-variance / 2).
+    """
+    at = list(index)
+    shrink, angle = torch.exp(-0.5 * step.law.variance[..., at]), step.law.mean[..., at]
+    weight = step.log_weight.exp()
+    sine, cosine = (weighted_mean(shrink * f(angle), weight, valid=step.valid) for f in (torch.sin, torch.cos))
+    return torch.atan2(sine, cosine)
 
 
 def solve_quantile(
@@ -261,3 +320,29 @@ def mix_mean(values: Tensor, weight: Tensor, *, exhaustive: bool) -> Estimate:
             return Estimate(value, torch.full_like(value, float("nan")))
         variance = (weight.square() * (by_world - value).square()).sum(0) * worlds / (worlds - 1)
     return Estimate(value, variance.sqrt())
+
+
+def weighted_mean(values: Tensor, weight: Tensor, *, valid: Tensor | None = None) -> Tensor:
+    """Return the weighted mean over worlds and particles.
+
+    Parameters
+    ----------
+    values : Tensor, shape (W, P, *batch, n)
+        What to average.
+    weight : Tensor, shape (W,)
+        Weights of the worlds, summing to 1.
+    valid : Tensor, shape (W, P, *batch), optional
+        Particles to count; all by default.
+
+    Returns
+    -------
+    Tensor, shape (*batch, n); NaN where no particle counts
+    """
+    weight = weight.to(values).view(-1, *(1,) * (values.ndim - 2))
+    if valid is None:
+        return (weight * values.mean(1)).sum(0)
+    inside = valid[..., None]
+    count = inside.sum(1).to(values)
+    weight = torch.where(count > 0, weight, 0.0)
+    by_world = torch.where(inside, values, 0.0).sum(1) / count.clamp(min=1)
+    return (weight * by_world).sum(0) / weight.sum(0)

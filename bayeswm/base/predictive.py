@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from bayeswm.base.density import Joint, by_outcome, joint_log_score, marginal_log_score, observed, step_log_score
 from bayeswm.base.errors import DataError, EstimateWarning, SpecError, UndefinedWarning
 from bayeswm.base.laws import Law
-from bayeswm.base.mixture import Estimate, LogScore, Split, mix_log, mix_mean, solve_quantile, split_moments
-from bayeswm.base.random import standard_normal, systematic, uniform
+from bayeswm.base.mixture import Estimate, LogScore, Split, Step, circular_mean, mix_mean, step_moments, valid_particles
+from bayeswm.base.quantiles import step_cdf, step_quantile
+from bayeswm.base.sampling import draw_paths, draw_step
 from bayeswm.base.schema import Variables
 
 if TYPE_CHECKING:
@@ -24,18 +25,6 @@ if TYPE_CHECKING:
 _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 # values of a density or a cdf that are in work at one time, where there are many outcomes to score
 _WORK = 2**21
-
-
-class Joint(Protocol):
-    """The log density of an observed trajectory by step, and that of some of the first batch axis."""
-
-    def __call__(self, x: Tensor, /) -> Tensor:
-        """Map x (*batch, H, S), or with one more axis in front, to (worlds, particles, *batch, H)."""
-        ...
-
-    def part(self, index: int | slice | Tensor, /) -> Joint:
-        """Return the density of some rows."""
-        ...
 
 
 class Predictive:
@@ -248,14 +237,10 @@ class Predictive:
 
     def circular_mean(self) -> Tensor:
         """Mean with angles averaged on the circle, in [-pi, pi], shape (*batch, H, S); Gaussian kernels are assumed."""
-        out = self.mean.clone()
-        index = list(self.variables.angles)
-        if not index:
-            return out
-        for h, law in enumerate(self.laws):
-            shrink, angle = torch.exp(-0.5 * law.variance[..., index]), law.mean[..., index]
-            sine, cosine = (self._average(shrink * f(angle), self._valid(h)) for f in (torch.sin, torch.cos))
-            out[..., h, index] = torch.atan2(sine, cosine)
+        out, index = self.mean.clone(), list(self.variables.angles)
+        if index:
+            for h in range(self.horizon):
+                out[..., h, index] = circular_mean(self._step(h), index)
         return out
 
     @property
@@ -271,36 +256,13 @@ class Predictive:
         return split
 
     def _split_at(self, h: int, *, matrix: bool = False) -> Split:
+        return step_moments(self._step(h), matrix=matrix, merged=self.fresh_worlds and h > 0)
+
+    def _step(self, h: int) -> Step:
+        """Return the mixture at a step, of the particles that had not diverged before it."""
         law = self.laws[h]
-        spread = law.covariance if matrix else law.variance
-        weight = self.weight.to(law.mean).view(-1, *(1,) * (law.mean.ndim - 2))
-        return split_moments(
-            law.mean,
-            spread,
-            weight,
-            exhaustive=self.exhaustive,
-            resolved=self._resolved[h],
-            valid=self._valid(h),
-            merged=self.fresh_worlds and h > 0,
-        )
-
-    def _valid(self, h: int) -> Tensor | None:
-        """Which particles count at a step: those that had not diverged before it (None: all)."""
-        if self._diverged is None:
-            return None
-        finite = self.laws[h].mean.isfinite().all(-1) & self.laws[h].variance.isfinite().all(-1)
-        return finite & ~self._diverged[h] if finite.shape == self._diverged[h].shape else finite
-
-    def _average(self, values: Tensor, valid: Tensor | None) -> Tensor:
-        """Return the weighted mean over worlds and valid particles of values (W, P, *batch, n); NaN where none is."""
-        weight = self.weight.to(values).view(-1, *(1,) * (values.ndim - 2))
-        if valid is None:
-            return (weight * values.mean(1)).sum(0)
-        inside = valid[..., None]
-        count = inside.sum(1).to(values)
-        weight = torch.where(count > 0, weight, 0.0)
-        by_world = torch.where(inside, values, 0.0).sum(1) / count.clamp(min=1)
-        return (weight * by_world).sum(0) / weight.sum(0)
+        valid = None if self._diverged is None else valid_particles(law, self._diverged[h])
+        return Step(law, self.log_weight, self.exhaustive, self._resolved[h], valid)
 
     def _checked(self, values: Tensor, what: str) -> Tensor:
         if self._diverged is not None and bool(values.isnan().any()):
@@ -328,9 +290,10 @@ class Predictive:
         x = self._observed(x)
         if self.horizon == 0:
             return torch.zeros_like(x)
+        steps = [self._step(h) for h in range(self.horizon)]
 
         def each(x: Tensor) -> list[Tensor]:
-            return [self._stack([self._mix_cdf(h, x[..., h, :]) for h in range(self.horizon)])]
+            return [torch.stack([step_cdf(step, x[..., h, :], work=_WORK) for h, step in enumerate(steps)], -2)]
 
         return self._checked(self._by_outcome(x, each)[0], "the cdf")
 
@@ -350,24 +313,7 @@ class Predictive:
         if bool(((p <= 0) | (p >= 1) | p.isnan()).any()):
             raise SpecError(f"expected probabilities between 0 and 1, ends excluded, got {probability}")
         p = p.view(*p.shape, *(1,) * (len(self.batch_shape) + 1))
-        steps = []
-        for h, law in enumerate(self.laws):
-            with torch.no_grad():
-                mean, valid = law.mean.double(), self._valid(h)
-                spread = law.variance.double().sqrt()
-                low, high = mean - 8 * spread, mean + 8 * spread
-                narrow = torch.where(spread > 0, spread, float("inf"))
-                if valid is not None:
-                    low = torch.where(valid[..., None], low, float("inf"))
-                    high = torch.where(valid[..., None], high, float("-inf"))
-                    narrow = torch.where(valid[..., None], narrow, float("inf"))
-                low, high, narrow = low.amin((0, 1)), high.amax((0, 1)), narrow.amin((0, 1))
-                shape = torch.broadcast_shapes(low.shape, p.shape)
-                # moves the cdf by less than 1e-11
-                resolution = torch.where(narrow.isfinite(), 1e-11 * narrow, 0.0) + 1e-30
-                low, high = low.expand(shape), high.expand(shape)
-                x = solve_quantile(lambda x, h=h: self._mix_cdf(h, x), low, high, probability=p, resolution=resolution)
-            steps.append(x.to(law.mean.dtype))
+        steps = [step_quantile(self._step(h), p, work=_WORK) for h in range(self.horizon)]
         if not steps:
             return self._stack(steps).expand(*p.shape[: p.ndim - len(self.batch_shape) - 1], *self.batch_shape, 0, -1)
         return self._checked(torch.stack(steps, -2), "the quantile")
@@ -433,93 +379,26 @@ class Predictive:
             nothing = x.new_zeros((*x.shape[:-2], 0, self.variables.size) if marginal else x.shape[:-2])
             return LogScore(nothing, torch.zeros_like(nothing), torch.full_like(nothing, float("inf")))
         if marginal:
-
-            def each(x: Tensor) -> list[Tensor]:
-                steps = [self._mix_log(h, x[..., h, :], marginal=True) for h in range(self.horizon)]
-                return [self._stack([s[i] for s in steps]) for i in range(3)]
-
-            return LogScore(*self._by_outcome(x, each))
-        if self._joint is not None:
-            return LogScore(*self._by_outcome(x, self._mix_joint, steps=self.horizon))
+            steps = [self._step(h) for h in range(self.horizon)]
+            return LogScore(*self._by_outcome(x, lambda x: marginal_log_score(steps, x)))
+        first, joint, fresh = self._step(0), self._joint, self.fresh_worlds
+        if joint is not None:
+            parts = self._by_outcome(x, lambda x: joint_log_score(joint(x), first, fresh_worlds=fresh), self.horizon)
+            return LogScore(*parts)
         if self.horizon == 1:
-            return LogScore(*self._by_outcome(x, lambda x: self._mix_log(0, x[..., 0, :])))
+            return LogScore(*self._by_outcome(x, lambda x: step_log_score(first, x[..., 0, :])))
         raise SpecError(
             "expected a rollout of a model whose state is measured, got one without a joint density (a hidden "
             "state); pass marginal=True, or use worlds.log_likelihood of measurements"
         )
 
-    def _mix_joint(self, x: Tensor) -> LogScore:
-        if self._joint is None:
-            raise SpecError("expected a joint density, got none")
-        by_step = self._joint(x)
-        weight = self.log_weight.view(-1, *(1,) * (by_step.ndim - 2))
-        exact = by_step.shape[1] == 1 and self._resolved[0]
-        if self.fresh_worlds:
-            score = mix_log(by_step, weight, exhaustive=self.exhaustive, resolved=exact)
-            return LogScore(score.value.sum(-1), score.standard_error.square().sum(-1).sqrt(), score.kernels.amin(-1))
-        return mix_log(by_step.sum(-1), weight[..., 0], exhaustive=self.exhaustive, resolved=exact)
-
-    def _mix_log(self, h: int, x: Tensor, *, marginal: bool = False) -> LogScore:
-        law, valid = self._facing(h, x)
-        log_kernel = law.log_prob(x, marginal=marginal)
-        if valid is not None and marginal:
-            valid = valid[..., None]
-        weight = self.log_weight.view(-1, *(1,) * (log_kernel.ndim - 2))
-        return mix_log(log_kernel, weight, exhaustive=self.exhaustive, resolved=self._resolved[h], valid=valid)
-
-    def _mix_cdf(self, h: int, x: Tensor) -> Tensor:
-        if x.ndim > self.laws[h].mean.ndim - 2 and self.laws[h].mean.numel() * len(x) > _WORK:
-            return torch.stack([self._mix_cdf(h, part) for part in x])
-        law, valid = self._facing(h, x)
-        return self._average(law.cdf(x), valid)
-
-    def _facing(self, h: int, x: Tensor) -> tuple[Law, Tensor | None]:
-        """Return the law of a step and which particles count, with the further leading axes of x after the particles.
-
-        Aligned from the right alone, those axes of x would meet worlds and particles.
-        """
-        law, valid = self.laws[h], self._valid(h)
-        more = x.ndim - law.mean.ndim + 2
-        if more <= 0:
-            return law, valid
-
-        def widen(values: Tensor) -> Tensor:
-            return values[(slice(None), slice(None), *(None,) * more)]
-
-        return law.map(widen), None if valid is None else widen(valid)
-
-    def _by_outcome(self, x: Tensor, answer: Callable[[Tensor], Sequence[Tensor]], *, steps: int = 1) -> list[Tensor]:
-        """Answer for outcomes (*more, *batch, H, S), a bounded number of them at a time."""
-        more = x.shape[: x.ndim - len(self.batch_shape) - 2]
-        if not more:
-            return list(answer(x))
-        particles = 1 if self._paths is None else self._paths.shape[2]
-        particles = max(particles, *(law.mean.shape[1] for law in self.laws))
-        one = self.worlds * particles * torch.Size(self.batch_shape).numel() * steps * self.variables.size
-        parts = [answer(part) for part in x.flatten(0, len(more) - 1).split(max(_WORK // max(one, 1), 1))]
-        return [torch.cat(values).unflatten(0, more) for values in zip(*parts, strict=True)]
+    def _by_outcome(self, x: Tensor, answer: Callable[[Tensor], Sequence[Tensor]], depth: int = 1) -> list[Tensor]:
+        shape = (self.worlds, 1 if self._paths is None else self._paths.shape[2], *self.batch_shape)
+        return by_outcome(x, answer, laws=self.laws, shape=shape, work=_WORK, depth=depth)
 
     def _observed(self, x: Tensor) -> Tensor:
-        """Return outcomes in the laws' number format and place, shape (*more, *batch, H, S)."""
-        like, batch, size = self.laws[0].mean if self.laws else self.log_weight, self.batch_shape, self.variables.size
-        try:
-            values = torch.as_tensor(x).to(like.device, like.dtype)
-        except (TypeError, ValueError, RuntimeError):
-            raise DataError(
-                f"expected values of shape (*batch, {self.horizon}, {size}), got {type(x).__name__}; pass a tensor"
-            ) from None
-        given = tuple(values.shape)
-        if self.horizon == 1 and given == (*batch, size):
-            values = values[..., None, :]
-        lead = tuple(values.shape[:-2])
-        fits = all(n in (1, full) for n, full in zip(lead[::-1], batch[::-1], strict=False))
-        if values.ndim < 2 or values.shape[-2:] != (self.horizon, size) or not fits:
-            more = "; the axis of the horizon may be left out for one outcome only" if self.horizon == 1 else ""
-            raise DataError(
-                f"expected values of shape (*batch, {self.horizon}, {size}) with batch {batch}, or with further axes "
-                f"in front of the batch, got {given}{more}"
-            )
-        return values.expand(*lead[: max(len(lead) - len(batch), 0)], *batch, *values.shape[-2:])
+        like = self.laws[0].mean if self.laws else self.log_weight
+        return observed(x, like=like, batch=self.batch_shape, horizon=self.horizon, size=self.variables.size)
 
     # --- samples --------------------------------------------------------------------------------------------------
 
@@ -544,31 +423,10 @@ class Predictive:
             like = self.log_weight if self._paths is None else self._paths
             return torch.empty(n, *self.batch_shape, 0, self.variables.size, dtype=like.dtype, device=like.device)
         if self._paths is None:
-            law = self.laws[0]
-            worlds, count = law.mean.shape[:2]
-            each = (self.log_weight[:, None] - math.log(count)).expand(worlds, count)
-            index = systematic(each.flatten(), n, generator)
-            world, particle = index // count, index % count
-            one = law.map(lambda v: v[world % v.shape[0], particle % v.shape[1]][None])
-            noise = standard_normal(
-                (1, n, *self.batch_shape, law.noise_size), generator, dtype=law.mean.dtype, device=law.mean.device
-            )
-            pushed = one.push(noise)
-            return (pushed if self._view is None else self._view(pushed))[0][..., None, :]
-        paths = self._paths.movedim(0, -2)
-        worlds, count = paths.shape[:2]
-        flat = paths.flatten(0, 1)
-        log_weight = (self.log_weight - math.log(count))[:, None].expand(worlds, count).flatten()
-        if self._diverged is None:
-            return flat[systematic(log_weight, n, generator)]
-        alive = ~self._diverged[-1].flatten(0, 1)
-        weight = log_weight.exp().view(-1, *(1,) * (alive.ndim - 1)) * alive
-        edges = (weight / weight.sum(0)).cumsum(0).movedim(0, -1).contiguous()
-        draw = uniform((*alive.shape[1:], n), generator, dtype=edges.dtype, device=edges.device)
-        index = torch.searchsorted(edges, draw, right=True).clamp(max=len(flat) - 1).movedim(-1, 0)
-        out = flat.gather(0, index[..., None, None].expand(n, *flat.shape[1:]))
-        # a row without a living particle has no outcome to give
-        return self._checked(torch.where(alive.any(0)[..., None, None], out, float("nan")), "a sample")
+            batch, view = self.batch_shape, self._view
+            return draw_step(self.laws[0], n, self.log_weight, batch=batch, generator=generator, view=view)
+        paths, diverged = self._paths.movedim(0, -2), None if self._diverged is None else self._diverged[-1]
+        return self._checked(draw_paths(paths, n, self.log_weight, generator=generator, diverged=diverged), "a sample")
 
     def expectation(self, fn: Callable[[Tensor], Tensor]) -> Estimate:
         """Return the expectation of a function of whole trajectories, with its Monte Carlo standard error.
