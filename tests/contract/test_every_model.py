@@ -32,8 +32,14 @@ def deep_ensemble(data: bwm.Trajectories) -> bwm.DynamicsModel:
     return bwm.DeepEnsemble(structure=net, members=4, epochs=10, stacking=True).fit(data, seed=0, progress=False)
 
 
+def gaussian_process(data: bwm.Trajectories) -> bwm.DynamicsModel:
+    physics = bwm.structures.Pendulum(mass=0.8, length=0.5, time_step=0.05)
+    return bwm.GaussianProcess(mean=physics, restarts=2, features=256).fit(data, progress=False)
+
+
 FITTED: dict[str, Callable[[bwm.Trajectories], bwm.DynamicsModel]] = {
     "DeepEnsemble": deep_ensemble,
+    "GaussianProcess": gaussian_process,
     "KnownDynamics": known,
 }
 
