@@ -4,7 +4,7 @@ Both maximise the marginal likelihood of each output by L-BFGS-B in float64 and 
 seconds on one thread. Differences of the work:
 
 * scikit-learn starts once. Ours is shown with one start and with its default of three, of which the best is kept.
-* scikit-learn's noise has a lower limit of 0.003, ours of 0.001 of the outputs' root mean square.
+* scikit-learn's noise has a lower limit of 0.003, ours of 0.003 times the outputs' root mean square.
 * Ours is the whole ``GaussianProcess.fit``: transitions, standardising, and the factors kept for predictions.
 * ``gap`` is the smallest difference of an output's log marginal likelihood to scikit-learn's: above 0 is better.
 """

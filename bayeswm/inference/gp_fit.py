@@ -19,8 +19,9 @@ from bayeswm.inference.gp_kernels import Kernel
 # rows on which starts are tried; more only for the best of them
 _SCREENING = 256
 _ITERATIONS = 500
-# limits of the length scales and of the standard deviations of signal and noise, in standardised units
-_LENGTHS, _SIGNALS, _MOST_NOISE = (1e-2, 1e3), (1e-3, 1e3), 10.0
+# limits of length scales and of the standard deviations of signal and noise, in standardised units. A drawn function
+# is a sum with rounding errors near 1e-16 signal^2 sqrt(n) / noise: a larger signal on little noise would show them
+_LENGTHS, _SIGNALS, _MOST_NOISE = (1e-2, 1e3), (1e-3, 30.0), 10.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def fit_hyper(
     --------
     >>> from bayeswm.inference import RBF
     >>> x = torch.linspace(-2, 2, 40, dtype=torch.float64)[:, None]
-    >>> y, settings = torch.sin(2 * x).T, {"priors": HyperPriors(), "restarts": 2, "noise_floor": 1e-3}
+    >>> y, settings = torch.sin(2 * x).T, {"priors": HyperPriors(), "restarts": 2, "noise_floor": 3e-3}
     >>> hyper, fits = fit_hyper(RBF(), x, y, **settings, seed=0)
     >>> 0.3 < float(hyper.length) < 3, float(hyper.noise) < 0.01
     (True, True)

@@ -87,7 +87,7 @@ class GaussianProcess(DynamicsModel):
         kernel: Kernel | None = None,
         priors: HyperPriors | None = HyperPriors(),  # noqa: B008 (frozen)
         restarts: int = 3,
-        noise_floor: float = 1e-3,
+        noise_floor: float = 3e-3,
         features: int = 1024,
     ) -> None:
         for name, value in {"restarts": restarts, "features": features}.items():

@@ -10,6 +10,7 @@ import torch
 import bayeswm as bwm
 from bayeswm.inference import RBF, HyperPriors, Matern
 from bayeswm.structures import MLP, Pendulum
+from bayeswm.testing import check_model
 from tests.statistical.checks import BUDGET, gaussian_p
 
 F64 = torch.float64
@@ -278,6 +279,19 @@ def test_physics_that_explains_everything_leaves_a_small_noise(data):
     torch.testing.assert_close(p.mean, test.next_state, rtol=0, atol=1e-6)
     assert bool((model.hyper.noise > 0).all())
     assert bool((model.hyper.noise < 0.01 * (test.next_state - test.state).std(0)).all())
+
+
+@pytest.mark.parametrize("kernel", [RBF(), Matern(nu=2.5)], ids=repr)
+def test_data_without_noise_leave_an_answer_that_float64_carries(kernel):
+    exact = bwm.KnownDynamics(structure=TRUTH.structure, noise=0.0)
+    train, test = simulate(10, 40, truth=exact), simulate(10, 20, seed=1, truth=exact)
+    model = process(mean=None, kernel=kernel).fit(train, progress=False)
+    assert model.jitter == (0.0, 0.0)
+    steps = test.transitions()
+    error = model.posterior(steps.state, steps.action).mean - steps.next_state
+    assert bool((error.square().mean(0).sqrt() < 0.02 * (steps.next_state - steps.state).std(0)).all())
+    # rows, worlds and chunks agree to 1e-9 although the covariance is nearly singular
+    assert check_model(model, train).failed == ()
 
 
 def test_huge_values_are_rescaled():
