@@ -81,7 +81,7 @@ class Unconstrained:
         Returns
         -------
         tuple of dict of Tensor, shape (*batch, ...), and Tensor, shape (*batch,)
-            The second is log |det d parameters / d flat|.
+            The second is the log of the absolute determinant of the map's derivative.
         """
         batch = flat.shape[:-1]
         values: dict[str, Tensor] = {}

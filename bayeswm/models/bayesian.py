@@ -87,13 +87,6 @@ class BayesianDynamics(DynamicsModel):
         your own, for all columns of the state or by column; columns that are not named keep the default prior. A
         structure that predicts its noise itself keeps doing so unless this is given.
 
-    Attributes
-    ----------
-    posterior : mapping of str to Tensor, shape (chains, draws, ...)
-        Draws of each uncertain parameter, and of ``process_noise`` (chains, draws, S).
-    diagnostics : PosteriorDiagnostics
-        R-hat, effective sample sizes, divergences.
-
     Raises
     ------
     SpecError, UnknownVariableError
@@ -150,13 +143,13 @@ class BayesianDynamics(DynamicsModel):
 
     @property
     def posterior(self) -> dict[str, Tensor]:
-        """Posterior draws by name, shape (chains, draws, ...)."""
+        """Draws of each uncertain parameter (chains, draws, ...), and of ``process_noise`` (chains, draws, S)."""
         self._need_fit()
         return dict(self._posterior)
 
     @property
     def diagnostics(self) -> PosteriorDiagnostics:
-        """R-hat, effective sample sizes and the sampler's own figures."""
+        """R-hat, effective sample sizes, divergences and the sampler's own figures."""
         self._need_fit()
         if self._diagnostics is None:
             flat = {k: v.flatten(2) if v.ndim > 2 else v[..., None] for k, v in self._posterior.items()}
