@@ -1,4 +1,4 @@
-"""Probabilistic world models: posteriors over how a physical system moves, behind one posterior-predictive interface."""
+"""Probabilistic world models: posteriors over how a system moves, behind one posterior-predictive interface."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from bayeswm.base.version import __version__
 from bayeswm.models import *  # noqa: F403
 
 if TYPE_CHECKING:
-    from bayeswm import data, diagnostics, plot, testing
+    from bayeswm import data as data
+    from bayeswm import diagnostics as diagnostics
+    from bayeswm import plot as plot
+    from bayeswm import testing as testing
 
 # imported on first use: they need xarray, Gymnasium, matplotlib or Hypothesis
 _LAZY = ("data", "diagnostics", "plot", "testing")

@@ -14,7 +14,7 @@ import argparse
 import torch
 from peers import own_lines, peer_lines
 from system import ACTIONS, MEMBERS, SCHEMA, STATES, network, products
-from timing import best_rate, cpu_median, emit, machine, median_of, set_up
+from timing import best_rate, comparison, cpu_median, emit, machine, median_of, set_up
 
 from bayeswm import rollout
 from bayeswm.base.random import make_generator
@@ -60,11 +60,12 @@ def compare(rounds: int) -> None:
     rate = median_of(ours, "rate", "rate")
     for name, theirs in (("fixed", "TSinf"), ("fresh", "TS1")):
         a, b = median_of(peer, theirs), median_of(ours, name)
-        print(f"  {name} members  mbrl-lib {a:.3f} s   bayeswm {b:.3f} s   ratio {a / b:.2f}")
+        print(f"  {name} members  {comparison(a, b)}")
         print(
-            f"  {'':13s} products alone at the best rate: {FLOPS / rate:.3f} s, {FLOPS / rate / b:.0%} of ours; "
-            f"no ratio above {a * rate / FLOPS:.2f} is possible"
+            f"  {'':13s} products alone at the best rate: {1e3 * FLOPS / rate:.0f} ms, {FLOPS / rate / b:.0%} of ours"
         )
+        if peer:
+            print(f"  {'':13s} were all else free, the ratio would be {a * rate / FLOPS:.2f}")
     print(f"  best rate of the products (400, 1000 or 2000 rows): {rate / 1e9:.0f} GFLOP/s")
     if not peer:
         print("  ../shared/peers is not beside the checkout: ours alone")

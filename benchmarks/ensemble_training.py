@@ -14,7 +14,7 @@ import argparse
 import torch
 from peers import own_lines, peer_lines
 from system import MEMBERS, network, products, transitions
-from timing import best_rate, cpu_median, emit, machine, median_of, set_up
+from timing import best_rate, comparison, cpu_median, emit, machine, median_of, set_up
 
 from bayeswm.base.random import make_generator
 from bayeswm.inference.ensemble import TrainingState, _epoch, _optimiser, _shuffle
@@ -59,7 +59,7 @@ def compare(rounds: int) -> None:
     rate = median_of(ours, "rate", "rate")
     for name, theirs in (("gathering", "E=5 same"), ("prebuilt", "E=5 4x200")):
         a, b = median_of(peer, theirs), median_of(ours, name)
-        print(f"  {name:10s} mbrl-lib {1e3 * a:6.2f} ms   bayeswm {1e3 * b:6.2f} ms   ratio {a / b:.2f}")
+        print(f"  {name:10s} {comparison(a, b)}")
         print(
             f"  {'':10s} products alone at the best rate: {1e3 * FLOPS / rate:.2f} ms, {FLOPS / rate / b:.0%} of ours"
         )

@@ -22,16 +22,18 @@ from bayeswm.base.worlds import StructureWorlds
 SIZES = (10, 20, 40, 80)
 
 
-def imagine(members: StructureWorlds, *, particles: int, horizon: int, fresh: bool) -> Predictive:
-    generator = make_generator(0)
-    actions = 2 * torch.rand(SEQUENCES, horizon, ACTIONS, generator=generator) - 1
+def plans(horizon: int) -> torch.Tensor:
+    return 2 * torch.rand(SEQUENCES, horizon, ACTIONS, generator=make_generator(0)) - 1
+
+
+def imagine(members: StructureWorlds, actions: torch.Tensor, *, particles: int, fresh: bool) -> Predictive:
     with torch.no_grad():
         return rollout(
             members,
             torch.zeros(STATES),
             actions,
             particles=particles // MEMBERS,
-            generator=generator,
+            generator=make_generator(1),
             fresh_worlds=fresh,
         )
 
@@ -48,12 +50,12 @@ def returned_bytes(result: Predictive) -> int:
 
 def memory(horizon: int, *, fresh: bool) -> None:
     """Print the growth of this process's peak resident memory during one rollout, less what that returned."""
-    members = worlds()
-    imagine(members, particles=20, horizon=2, fresh=fresh)
+    members, actions = worlds(), plans(horizon)
+    imagine(members, actions[:, :2], particles=20, fresh=fresh)
     before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     # without this the peak could be that of the imports
     Path("/proc/self/clear_refs").write_text("5")
-    result = imagine(members, particles=20, horizon=horizon, fresh=fresh)
+    result = imagine(members, actions, particles=20, fresh=fresh)
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     kept = returned_bytes(result)
     emit(f"{horizon}", 0.0, kept=kept, working=1024 * int(peak.split()[1]) - before - kept)
@@ -65,13 +67,9 @@ def growth(name: str, *, fresh: bool, rounds: int) -> None:
     times: dict[int, list[float]] = {size: [] for size in SIZES}
     for _ in range(rounds + 1):  # the first round warms up
         for size, found in times.items():
+            actions = plans(size if name == "horizon" else 20)
             began = time.process_time()
-            imagine(
-                members,
-                particles=size if name == "particles" else 20,
-                horizon=size if name == "horizon" else 20,
-                fresh=fresh,
-            )
+            imagine(members, actions, particles=size if name == "particles" else 20, fresh=fresh)
             found.append(time.process_time() - began)
     medians = {size: statistics.median(found[1:]) for size, found in times.items()}
     ratios = [medians[b] / medians[a] for a, b in itertools.pairwise(SIZES)]

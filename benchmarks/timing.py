@@ -1,6 +1,7 @@
 """Timing in process CPU seconds, the protocol between processes, and the machine's best rate of matrix products."""
 
 import json
+import math
 import os
 import statistics
 import time
@@ -30,6 +31,12 @@ def median_of(found: Iterable[dict], start: str, key: str = "cpu_median_s") -> f
     """Median over rounds of the lines whose configuration begins with ``start``; NaN if there is none."""
     values = [line[key] for line in found if str(line["config"]).startswith(start)]
     return statistics.median(values) if values else float("nan")
+
+
+def comparison(peer: float, ours: float) -> str:
+    """Both times and their ratio in words; ours alone where there is no peer."""
+    own = f"bayeswm {1e3 * ours:7.2f} ms"
+    return own if math.isnan(peer) else f"mbrl-lib {1e3 * peer:7.2f} ms   {own}   ratio {peer / ours:.2f}"
 
 
 def best_rate(rows: Iterable[int], *, units: int = 200) -> float:

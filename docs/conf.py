@@ -1,10 +1,15 @@
 """Configuration of the documentation: `make docs` builds it into build/docs, without a network."""
 
+import importlib
+import os
 import pkgutil
 import re
 import sys
 from pathlib import Path
 
+from docutils import nodes
+from docutils.utils.math import latex2mathml
+from sphinx import addnodes
 from sphinx.errors import ConfigError
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -20,7 +25,6 @@ extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
     "sphinx.ext.autosummary",
-    "sphinx.ext.mathjax",
     "sphinx.ext.napoleon",
 ]
 exclude_patterns = ["_templates"]
@@ -29,11 +33,20 @@ html_theme = "pydata_sphinx_theme"
 html_title = "bayeswm"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}
 html_show_sourcelink = False
+html_math_renderer = "mathml"
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
+# Pages without pages below them have nothing to show at the side.
+html_sidebars = {name: [] for name in ("quickstart", "worlds", "architecture", "changelog")}
 
 # Pages with {code-cell} blocks run at every build, so that what they print is what the library does today.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
+# Pictures belong to the page, whatever backend the caller's shell has set.
+os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+# The progress bar of notebooks asks for widgets, for which a page has no use.
+os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
 myst_enable_extensions = ["colon_fence", "dollarmath"]
 myst_heading_anchors = 3
 
@@ -46,10 +59,14 @@ autodoc_typehints = "none"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
 
-listed = Path(__file__).with_name("api").joinpath("index.md").read_text(encoding="utf-8").split()
+API = Path(__file__).with_name("api")
+listed = API.joinpath("index.md").read_text(encoding="utf-8").split()
 for package in pkgutil.iter_modules(bayeswm.__path__, "bayeswm."):
     if package.ispkg and package.name not in listed:
         raise ConfigError(f"{package.name} is not in the API reference: add a line for it to docs/api/index.md")
+
+AXES = {"action", "batch", "context", "horizon", "members", "observation", "particles", "sample", "state", "worlds"}
+autosummary_context = {"listed": listed}
 
 STARRED_AXIS = re.compile(r"(?:(?<=\()|(?<=, ))\*(?=[A-Za-z_]+[,)])")
 
@@ -65,6 +82,41 @@ def escape_starred_axes(app, what, name, obj, options, lines) -> None:
         lines[number] = "".join(pieces)
 
 
+def keep_sentences(app, what, name, obj, options, lines) -> None:
+    """Undo napoleon's reading of a property's "Variance, shape (*batch, S): what it is" as a type and a text."""
+    if what in ("attribute", "data", "property"):
+        for number in [n for n, line in enumerate(lines) if line.startswith(":type: ")]:
+            lines[0] = f"{lines.pop(number).removeprefix(':type: ')}: {lines[0]}"
+
+
+def unlink_words(app, doctree) -> None:
+    """Take the links off plain words of a type line: in (worlds, *batch, state) they name axes, not attributes."""
+    for link in list(doctree.findall(addnodes.pending_xref)):
+        target = link.get("reftarget", "")
+        if link.get("refdomain") == "py" and target in AXES and link.get("reftype") in ("class", "obj"):
+            link.replace_self(link.children)
+
+
+def check_reference(app, env) -> None:
+    """Refuse a reference that lacks a public name of a listed package."""
+    documented = set(env.domaindata["py"]["objects"])
+    for package in (name for name in listed if name.startswith("bayeswm.")):
+        public = (f"{package}.{name}" for name in importlib.import_module(package).__all__)
+        if missing := [name for name in public if name not in documented and name not in listed]:
+            raise ConfigError(f"not in the API reference: {', '.join(missing)}; see docs/_templates/autosummary")
+
+
+def write_math(translator, node) -> None:
+    """Write a formula as MathML, which browsers show without a script from the network."""
+    block = isinstance(node, nodes.math_block)
+    translator.body.append(latex2mathml.tex2mathml(node.astext(), as_block=block))
+    raise nodes.SkipNode
+
+
 def setup(app) -> None:
-    """Register the step; it comes before napoleon (500), which adds stars that do mean emphasis."""
+    """Register the steps; napoleon, at 500, adds stars that do mean emphasis, so that ours are escaped before it."""
     app.connect("autodoc-process-docstring", escape_starred_axes, priority=400)
+    app.connect("autodoc-process-docstring", keep_sentences, priority=600)
+    app.connect("doctree-read", unlink_words)
+    app.add_html_math_renderer("mathml", inline_renderers=(write_math, None), block_renderers=(write_math, None))
+    app.connect("env-updated", check_reference)

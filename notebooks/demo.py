@@ -104,7 +104,12 @@ assert bool((r_squared >= 0.998).all())
 
 # %%
 def table(scores):
-    """Errors, CRPS (lower is better) and coverage of the 90 % interval by step; +- is one standard error."""
+    """Errors, CRPS (lower is better) and coverage of the 90 % interval by step.
+
+    +- is the standard error of the coverage over recordings (not given for a handful of them) and the Monte Carlo
+    standard error of a single log score.
+    """
+    few = len(np.unique(scores["recording"])) < 5
     rows = []
     for step in STEPS:
         for name in scores["variable"].values:
@@ -116,7 +121,8 @@ def table(scores):
                     "variable": f"{name} [{at['unit'].item()}]",
                     "RMSE": f"{at['rmse'].item():.4f}",
                     "CRPS": f"{at['crps'].item():.4f}",
-                    "coverage of 90 %": f"{inside['coverage'].item():.3f} +- {inside['coverage_se'].item():.3f}",
+                    "coverage of 90 %": f"{inside['coverage'].item():.3f}"
+                    + ("" if few else f" +- {inside['coverage_se'].item():.3f}"),
                     "log score": f"{at['log_score'].item():.2f} +- {at['log_score_mc_se'].item():.2f}",
                     "kernels": f"{at['log_score_kernels'].item():.0f}",
                 }
@@ -203,7 +209,7 @@ if measured is not None:
 # and the 90 % intervals hold 90 % within their error bars, as far ahead as we looked. *Real pendulum:* 46 s of motion by
 # other controllers are enough for a useful forecast half a second ahead. The intervals are too wide at first (the noise
 # that the networks learned on an aggressive swing-up is too large for a gentle one) and come close to 90 % at half a
-# second; with two held-out recordings the error bars are wide, and the table says so. What it would take to know more:
+# second; two held-out recordings are too few for an error bar worth the name. What it would take to know more:
 # other recordings, or physics.
 
 # %%

@@ -67,7 +67,7 @@ def as_episodes(schema: Schema, *, lengths: Array | None, **given: Array | None)
         if not wanted and _holds_values(given[name]):
             raise DataError(f"expected no {name}, since the schema has none; add it to the schema")
 
-    ragged = isinstance(given[main], Sequence)
+    ragged = isinstance(given[main], Sequence) and not _is_table(given[main])
     single = not ragged and np.ndim(given[main]) == 2  # pyright: ignore[reportArgumentType]
     rows: dict[str, list[Tensor]] = {}
     for name, values in given.items():
@@ -117,6 +117,12 @@ def as_episodes(schema: Schema, *, lengths: Array | None, **given: Array | None)
     out["context"] = _context(rows.get("context"), full=full, keep=steps, size=schema.context.size, dtype=dtype)
     out["lengths"] = steps
     return out
+
+
+def _is_table(values: Any) -> bool:
+    """Whether nested lists hold the rows of one episode: numbers two levels down."""
+    first = values[0] if len(values) else None
+    return isinstance(first, list | tuple) and len(first) > 0 and all(np.ndim(v) == 0 for v in first)
 
 
 def _batch(name: str, values: Array, single: bool) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import DataError, SpecError
-from bayeswm.base.laws import Gaussian
+from bayeswm.base.laws import Gaussian, Law
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import standard_normal
 from bayeswm.base.schema import Schema
@@ -53,6 +53,10 @@ class DynamicsModel(ABC):
     @abstractmethod
     def draw(self, worlds: int, *, generator: torch.Generator | None = None) -> Worlds:
         """Draw worlds from the posterior; a posterior that is a few worlds gives each of them once, with its weight."""
+
+    def __repr__(self) -> str:
+        structure = getattr(self, "structure", None)
+        return f"{type(self).__name__}({'' if structure is None else f'structure={structure.name}'})"
 
     def condition(self, trajectories: Trajectories, *, in_training: bool = False) -> DynamicsModel:
         """Return a new model whose posterior is given these trajectories too.
@@ -161,6 +165,7 @@ class DynamicsModel(ABC):
         noise = Noise(drawn_noise(initial) if initial else None, drawn_noise(episode) if episode else None)
         carry = drawn.start(belief, context, noise)
         law = drawn.transition(carry, action.expand(*batch, action.shape[-1]), context)
+        _check_law(law)
         variables, resolved = schema.state, noise.initial is None and noise.episode is None
         view = drawn.state
         if of == "function":
@@ -204,6 +209,20 @@ class DynamicsModel(ABC):
         from bayeswm.base.saving import save
 
         save(self, path)
+
+
+def _check_law(law: Law) -> None:
+    """Refuse a law that is no answer: a mean or variance that is not finite, or a negative standard deviation."""
+    scale = law.scale if isinstance(law, Gaussian) else None
+    if scale is not None and bool((scale < 0).any()):
+        raise SpecError(f"expected standard deviations >= 0 from the structure, got {float(scale.min()):g}")
+    bad = ~(law.mean.isfinite() & law.variance.isfinite())
+    if bool(bad.any()):
+        first = bad.nonzero()[0].tolist()
+        raise DataError(
+            f"expected a finite answer, got NaN or infinity in {int(bad.sum())} value(s), first in world {first[0]}, "
+            f"batch {tuple(first[2:-1])}, column {first[-1]}: the state or a parameter is beyond the model's range"
+        )
 
 
 def finite(name: str, values: Tensor | None, columns: tuple[str, ...], *, worlds: Worlds) -> Tensor:

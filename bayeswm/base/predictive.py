@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -19,6 +20,22 @@ from bayeswm.base.schema import Variables
 
 if TYPE_CHECKING:
     import xarray
+
+_PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
+# values of a density or a cdf that are in work at one time, where there are many outcomes to score
+_WORK = 2**21
+
+
+class Joint(Protocol):
+    """The log density of an observed trajectory by step, and that of some of the first batch axis."""
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """Map x (*batch, H, S), or with one more axis in front, to (worlds, particles, *batch, H)."""
+        ...
+
+    def part(self, index: int | slice | Tensor, /) -> Joint:
+        """Return the density of some rows."""
+        ...
 
 
 class Predictive:
@@ -51,7 +68,7 @@ class Predictive:
         the first step only.
     fresh_worlds : bool
         Whether each particle met a new world at each step.
-    joint : callable, optional
+    joint : Joint, optional
         Maps an observed trajectory (*batch, H, S) to its log density by step, shape (worlds, particles, *batch, H).
     has_density : bool
         False where ``log_prob`` makes no sense.
@@ -83,7 +100,7 @@ class Predictive:
         diverged: Tensor | None = None,
         resolved: Sequence[bool] | None = None,
         fresh_worlds: bool = False,
-        joint: Callable[[Tensor], Tensor] | None = None,
+        joint: Joint | None = None,
         has_density: bool = True,
         view: Callable[[Any], Tensor] | None = None,
     ) -> None:
@@ -100,6 +117,7 @@ class Predictive:
         self._resolved = tuple(resolved) if resolved is not None else tuple(h == 0 for h in range(len(self.laws)))
         self._joint = joint
         self._view = view
+        self._moments: tuple[Split, bool] | None = None
 
     # --- shape ----------------------------------------------------------------------------------------------------
 
@@ -174,6 +192,7 @@ class Predictive:
             diverged=None if self._diverged is None else self._diverged[:, :, :, index],
             resolved=self._resolved,
             fresh_worlds=self.fresh_worlds,
+            joint=None if self._joint is None else self._joint.part(index),
             has_density=self.has_density,
             view=self._view,
         )
@@ -209,11 +228,14 @@ class Predictive:
     @property
     def epistemic_variance(self) -> Tensor:
         """Variance between worlds, shape (*batch, H, S), not below 0."""
-        return self.unclamped_epistemic_variance.clamp(min=0)
+        return self._between().clamp(min=0)
 
     @property
     def unclamped_epistemic_variance(self) -> Tensor:
         """The unbiased estimate of the variance between worlds, which Monte Carlo error can make negative."""
+        return self._between()
+
+    def _between(self) -> Tensor:
         part = self._split.between
         if bool(part.isnan().any()):
             _undefined("the epistemic variance", self._why_no_split())
@@ -232,14 +254,21 @@ class Predictive:
             return out
         for h, law in enumerate(self.laws):
             shrink, angle = torch.exp(-0.5 * law.variance[..., index]), law.mean[..., index]
-            sine, cosine = (self._average(h, shrink * f(angle)) for f in (torch.sin, torch.cos))
+            sine, cosine = (self._average(shrink * f(angle), self._valid(h)) for f in (torch.sin, torch.cos))
             out[..., h, index] = torch.atan2(sine, cosine)
         return out
 
-    @cached_property
+    @property
     def _split(self) -> Split:
+        """Moments of all steps; kept, but for a gradient never those that were made without one."""
+        grad = torch.is_grad_enabled()
+        if self._moments is not None and (self._moments[1] or not grad):
+            split, made_with_grad = self._moments
+            return Split(*(v.detach() for v in split)) if made_with_grad and not grad else split
         steps = [self._split_at(h) for h in range(self.horizon)]
-        return Split(*(self._stack([s[i] for s in steps]) for i in range(4)))
+        split = Split(*(self._stack([s[i] for s in steps]) for i in range(4)))
+        self._moments = split, grad
+        return split
 
     def _split_at(self, h: int, *, matrix: bool = False) -> Split:
         law = self.laws[h]
@@ -262,9 +291,9 @@ class Predictive:
         finite = self.laws[h].mean.isfinite().all(-1) & self.laws[h].variance.isfinite().all(-1)
         return finite & ~self._diverged[h] if finite.shape == self._diverged[h].shape else finite
 
-    def _average(self, h: int, values: Tensor) -> Tensor:
+    def _average(self, values: Tensor, valid: Tensor | None) -> Tensor:
         """Return the weighted mean over worlds and valid particles of values (W, P, *batch, n); NaN where none is."""
-        weight, valid = self.weight.to(values).view(-1, *(1,) * (values.ndim - 2)), self._valid(h)
+        weight = self.weight.to(values).view(-1, *(1,) * (values.ndim - 2))
         if valid is None:
             return (weight * values.mean(1)).sum(0)
         inside = valid[..., None]
@@ -290,14 +319,20 @@ class Predictive:
             return "one world was drawn; draw more"
         if self.fresh_worlds:
             return "a particle that meets a fresh world each step belongs to none"
-        return "it needs at least 2 particles a world at later steps; pass particles="
+        return "it needs at least 2 particles a world after noise or under a policy; pass particles="
 
     # --- distribution ---------------------------------------------------------------------------------------------
 
     def cdf(self, x: Tensor) -> Tensor:
-        """Return P(X <= x) for each variable, shape (*batch, H, S)."""
+        """Return P(X <= x) for each variable, shape (*batch, H, S); x as for :meth:`log_prob`."""
         x = self._observed(x)
-        return self._checked(self._stack([self._mix_cdf(h, x[..., h, :]) for h in range(self.horizon)]), "the cdf")
+        if self.horizon == 0:
+            return torch.zeros_like(x)
+
+        def each(x: Tensor) -> list[Tensor]:
+            return [self._stack([self._mix_cdf(h, x[..., h, :]) for h in range(self.horizon)])]
+
+        return self._checked(self._by_outcome(x, each)[0], "the cdf")
 
     def quantile(self, probability: float | Tensor) -> Tensor:
         """Return quantiles of each variable.
@@ -349,20 +384,24 @@ class Predictive:
 
         Parameters
         ----------
-        x : Tensor, shape (*batch, H, S)
+        x : Tensor, shape (*batch, H, S) or (*more, *batch, H, S)
             What came; angles on the lift of the observed trajectory. NaN after the end of an episode counts nothing
-            jointly and stays NaN if marginal.
+            jointly and stays NaN if marginal. Axes before the batch are several outcomes, each scored on its own; fewer
+            axes, or axes of size 1, are broadcast to the batch. Over one step the axis H may be left out where x is
+            exactly of shape (*batch, S); with further axes in front it is needed.
         marginal : bool
             For each step and variable instead of jointly.
 
         Returns
         -------
-        Tensor, shape (*batch,), or (*batch, H, S) if marginal
+        Tensor, shape (*more, *batch), or (*more, *batch, H, S) if marginal
 
         Raises
         ------
         SpecError
             If this predictive has no density.
+        DataError
+            If the outcome is no tensor of numbers, or does not fit the batch, the horizon and the variables.
 
         Warns
         -----
@@ -373,11 +412,10 @@ class Predictive:
         few = score.kernels < 20
         if bool(few.any()):
             share, least = float(few.double().mean()), float(score.kernels.min())
-            warnings.warn(
+            warn_caller(
                 f"{share:.0%} of the log densities rest on fewer than 20 effective kernels (least {least:.1f}); "
                 "draw more worlds or particles, or read the standard errors of .log_score(x)",
                 EstimateWarning,
-                stacklevel=2,
             )
         return score.value
 
@@ -395,44 +433,93 @@ class Predictive:
             nothing = x.new_zeros((*x.shape[:-2], 0, self.variables.size) if marginal else x.shape[:-2])
             return LogScore(nothing, torch.zeros_like(nothing), torch.full_like(nothing, float("inf")))
         if marginal:
-            steps = [self._mix_log(h, self.laws[h].log_prob(x[..., h, :], marginal=True)) for h in range(self.horizon)]
-            return LogScore(*(self._stack([s[i] for s in steps]) for i in range(3)))
-        if self.horizon == 1 and self._joint is None:
-            return self._mix_log(0, self.laws[0].log_prob(x[..., 0, :]))
+
+            def each(x: Tensor) -> list[Tensor]:
+                steps = [self._mix_log(h, x[..., h, :], marginal=True) for h in range(self.horizon)]
+                return [self._stack([s[i] for s in steps]) for i in range(3)]
+
+            return LogScore(*self._by_outcome(x, each))
+        if self._joint is not None:
+            return LogScore(*self._by_outcome(x, self._mix_joint, steps=self.horizon))
+        if self.horizon == 1:
+            return LogScore(*self._by_outcome(x, lambda x: self._mix_log(0, x[..., 0, :])))
+        raise SpecError(
+            "expected a rollout of a model whose state is measured, got one without a joint density (a hidden "
+            "state); pass marginal=True, or use worlds.log_likelihood of measurements"
+        )
+
+    def _mix_joint(self, x: Tensor) -> LogScore:
         if self._joint is None:
-            raise SpecError(
-                "expected a rollout of a model whose state is measured, got one without a joint density (a part "
-                "of a rollout, or a hidden state); pass marginal=True, or use worlds.log_likelihood of measurements"
-            )
+            raise SpecError("expected a joint density, got none")
         by_step = self._joint(x)
         weight = self.log_weight.view(-1, *(1,) * (by_step.ndim - 2))
-        exact = by_step.shape[1] == 1
+        exact = by_step.shape[1] == 1 and self._resolved[0]
         if self.fresh_worlds:
             score = mix_log(by_step, weight, exhaustive=self.exhaustive, resolved=exact)
             return LogScore(score.value.sum(-1), score.standard_error.square().sum(-1).sqrt(), score.kernels.amin(-1))
-        total = by_step.sum(-1)
-        return mix_log(total, weight.view(-1, *(1,) * (total.ndim - 2)), exhaustive=self.exhaustive, resolved=exact)
+        return mix_log(by_step.sum(-1), weight[..., 0], exhaustive=self.exhaustive, resolved=exact)
 
-    def _mix_log(self, h: int, log_kernel: Tensor) -> LogScore:
-        valid = self._valid(h)
-        if valid is not None and log_kernel.ndim > valid.ndim:
+    def _mix_log(self, h: int, x: Tensor, *, marginal: bool = False) -> LogScore:
+        law, valid = self._facing(h, x)
+        log_kernel = law.log_prob(x, marginal=marginal)
+        if valid is not None and marginal:
             valid = valid[..., None]
         weight = self.log_weight.view(-1, *(1,) * (log_kernel.ndim - 2))
         return mix_log(log_kernel, weight, exhaustive=self.exhaustive, resolved=self._resolved[h], valid=valid)
 
     def _mix_cdf(self, h: int, x: Tensor) -> Tensor:
-        law = self.laws[h]
-        lead = x.ndim - law.mean.ndim + 2  # further leading axes of x, quantile levels
-        if lead > 0:
+        if x.ndim > self.laws[h].mean.ndim - 2 and self.laws[h].mean.numel() * len(x) > _WORK:
             return torch.stack([self._mix_cdf(h, part) for part in x])
-        return self._average(h, law.cdf(x))
+        law, valid = self._facing(h, x)
+        return self._average(law.cdf(x), valid)
+
+    def _facing(self, h: int, x: Tensor) -> tuple[Law, Tensor | None]:
+        """Return the law of a step and which particles count, with the further leading axes of x after the particles.
+
+        Aligned from the right alone, those axes of x would meet worlds and particles.
+        """
+        law, valid = self.laws[h], self._valid(h)
+        more = x.ndim - law.mean.ndim + 2
+        if more <= 0:
+            return law, valid
+
+        def widen(values: Tensor) -> Tensor:
+            return values[(slice(None), slice(None), *(None,) * more)]
+
+        return law.map(widen), None if valid is None else widen(valid)
+
+    def _by_outcome(self, x: Tensor, answer: Callable[[Tensor], Sequence[Tensor]], *, steps: int = 1) -> list[Tensor]:
+        """Answer for outcomes (*more, *batch, H, S), a bounded number of them at a time."""
+        more = x.shape[: x.ndim - len(self.batch_shape) - 2]
+        if not more:
+            return list(answer(x))
+        particles = 1 if self._paths is None else self._paths.shape[2]
+        particles = max(particles, *(law.mean.shape[1] for law in self.laws))
+        one = self.worlds * particles * torch.Size(self.batch_shape).numel() * steps * self.variables.size
+        parts = [answer(part) for part in x.flatten(0, len(more) - 1).split(max(_WORK // max(one, 1), 1))]
+        return [torch.cat(values).unflatten(0, more) for values in zip(*parts, strict=True)]
 
     def _observed(self, x: Tensor) -> Tensor:
-        if x.shape[-2:] != (self.horizon, self.variables.size):
+        """Return outcomes in the laws' number format and place, shape (*more, *batch, H, S)."""
+        like, batch, size = self.laws[0].mean if self.laws else self.log_weight, self.batch_shape, self.variables.size
+        try:
+            values = torch.as_tensor(x).to(like.device, like.dtype)
+        except (TypeError, ValueError, RuntimeError):
             raise DataError(
-                f"expected values of shape (*batch, {self.horizon}, {self.variables.size}), got {tuple(x.shape)}"
+                f"expected values of shape (*batch, {self.horizon}, {size}), got {type(x).__name__}; pass a tensor"
+            ) from None
+        given = tuple(values.shape)
+        if self.horizon == 1 and given == (*batch, size):
+            values = values[..., None, :]
+        lead = tuple(values.shape[:-2])
+        fits = all(n in (1, full) for n, full in zip(lead[::-1], batch[::-1], strict=False))
+        if values.ndim < 2 or values.shape[-2:] != (self.horizon, size) or not fits:
+            more = "; the axis of the horizon may be left out for one outcome only" if self.horizon == 1 else ""
+            raise DataError(
+                f"expected values of shape (*batch, {self.horizon}, {size}) with batch {batch}, or with further axes "
+                f"in front of the batch, got {given}{more}"
             )
-        return x
+        return values.expand(*lead[: max(len(lead) - len(batch), 0)], *batch, *values.shape[-2:])
 
     # --- samples --------------------------------------------------------------------------------------------------
 
@@ -451,8 +538,11 @@ class Predictive:
         -------
         Tensor, shape (n, *batch, H, S)
         """
+        if checked_generator(generator) is None:
+            raise SpecError("expected generator=torch.Generator to draw samples, got none")
         if self.horizon == 0:
-            return torch.empty(n, *self.batch_shape, 0, self.variables.size, dtype=self.log_weight.dtype)
+            like = self.log_weight if self._paths is None else self._paths
+            return torch.empty(n, *self.batch_shape, 0, self.variables.size, dtype=like.dtype, device=like.device)
         if self._paths is None:
             law = self.laws[0]
             worlds, count = law.mean.shape[:2]
@@ -486,21 +576,37 @@ class Predictive:
         Parameters
         ----------
         fn : callable
-            Maps trajectories (worlds, particles, *batch, H, S) to values (worlds, particles, ...).
+            Maps trajectories (worlds, particles, *batch, H, S) to values (worlds, particles, ...): it reduces the axes
+            behind the particles only.
 
         Returns
         -------
         Estimate
             ``value`` and ``standard_error``; worlds are the clusters of the error where they are drawn.
+
+        Raises
+        ------
+        SpecError
+            If the values lack the axes of worlds and particles.
+        DataError
+            If particles diverged.
         """
         if self._diverged is not None and bool(self._diverged.any()):
             share = float(self._diverged[-1].double().mean())
             raise DataError(f"expected finite particles, {share:.1%} diverged; shorten the horizon or treat .diverged")
-        return mix_mean(fn(self.particles).to(self.log_weight), self.weight, exhaustive=self.exhaustive)
+        paths = self.particles
+        values = torch.as_tensor(fn(paths)).to(self.log_weight)
+        if values.shape[:2] != paths.shape[:2]:
+            raise SpecError(
+                f"expected a function of trajectories with values of shape ({paths.shape[0]}, {paths.shape[1]}, ...) "
+                f"(worlds, particles, ...), got {tuple(values.shape)}; reduce the axes behind them only, as in "
+                "paths[..., -1, 0]"
+            )
+        return mix_mean(values, self.weight, exhaustive=self.exhaustive)
 
     def probability(self, event: Callable[[Tensor], Tensor]) -> Estimate:
         """Return the probability of an event over whole trajectories: :meth:`expectation` of a boolean function."""
-        return self.expectation(lambda paths: event(paths).to(self.log_weight.dtype))
+        return self.expectation(lambda paths: torch.as_tensor(event(paths)).to(self.log_weight.dtype))
 
     # --- labelled -------------------------------------------------------------------------------------------------
 
@@ -520,5 +626,25 @@ class Predictive:
         return predictive_to_datatree(self, generator=generator)
 
 
+def checked_generator(generator: object) -> Any:
+    """Return a generator, or None, as it is.
+
+    Raises
+    ------
+    SpecError
+        For anything else, such as a seed.
+    """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise SpecError(
+            f"expected generator=torch.Generator, got {generator!r}; make one with torch.Generator().manual_seed(0)"
+        )
+    return generator
+
+
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Warn at the line of the caller's code that led here, however deep in the library this is."""
+    warnings.warn(message, category, skip_file_prefixes=(_PACKAGE,))
+
+
 def _undefined(what: str, why: str) -> None:
-    warnings.warn(f"{what} is undefined and is NaN: {why}", UndefinedWarning, stacklevel=3)
+    warn_caller(f"{what} is undefined and is NaN: {why}", UndefinedWarning)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import SpecError
+
+_GLOBAL = threading.RLock()
 
 
 def make_generator(seed: int | torch.Generator, device: torch.device | str = "cpu") -> torch.Generator:
@@ -135,6 +138,8 @@ def spawn_seeds(generator: torch.Generator, n: int) -> list[int]:
 def global_rng(seed: int) -> Iterator[None]:
     """Seed torch's global state for a library that samples from it, and restore it afterwards.
 
+    Threads that do so wait for each other.
+
     Examples
     --------
     >>> before = torch.get_rng_state()
@@ -143,6 +148,6 @@ def global_rng(seed: int) -> Iterator[None]:
     >>> bool((torch.get_rng_state() == before).all())
     True
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with _GLOBAL, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         yield

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
+from bayeswm.base.along import Along, Policy, ask
 from bayeswm.base.errors import DataError, DivergenceWarning, SpecError
 from bayeswm.base.laws import Law
-from bayeswm.base.predictive import Predictive
+from bayeswm.base.memory import available_memory
+from bayeswm.base.predictive import Predictive, checked_generator, warn_caller
 from bayeswm.base.random import permutation, standard_normal, systematic
 from bayeswm.base.trees import tree_map
 from bayeswm.base.worlds import Belief, Noise, Worlds
@@ -21,13 +22,11 @@ from bayeswm.base.worlds import Belief, Noise, Worlds
 if TYPE_CHECKING:
     from bayeswm.base.model import DynamicsModel
 
-Policy = Callable[[Tensor, int], Tensor]
-
 
 def rollout(
     model: DynamicsModel | Worlds,
     state: Belief,
-    actions: Tensor | Policy,
+    actions: Tensor | Policy | None = None,
     *,
     horizon: int | None = None,
     worlds: int = 64,
@@ -47,14 +46,18 @@ def rollout(
         A fitted model, or worlds already drawn from one.
     state : Tensor of shape (*batch, S), Law or Trajectories
         Where it starts: a known state, a law of it, or the history that led to it.
-    actions : Tensor of shape (*batch, H, A), or callable
-        A plan, or a policy that maps states (worlds, particles, *batch, S) and the step's index to actions.
+    actions : Tensor of shape (*batch, H, A), or callable, optional
+        A plan, or a policy that maps states (worlds, particles, *batch, S) and the step's index to actions of shape
+        (worlds, particles, *batch, A), or one that broadcasts to it. It sees every particle at every step, also where
+        they are still in one place, so that a random policy can act differently in each. An action without the axis of
+        particles is the same for all. None for a system without actions.
     horizon : int, optional
-        Steps; needed with a policy, the length of the plan otherwise.
+        Steps; needed with a policy and without actions, the length of the plan otherwise.
     worlds : int
         How many to draw; a model whose posterior is a few worlds (an ensemble) gives those.
     particles : int
-        Sampled trajectories in each world.
+        Sampled trajectories in each world. Whether a policy acts at random is seen in two or more: the split of the
+        variance is undefined for a single one whose action has its own axis.
     generator : torch.Generator
         Source of all randomness; not needed where there is none.
     context : Tensor of shape (*batch, C) or (*batch, H, C), optional
@@ -91,6 +94,7 @@ def rollout(
     >>> r.particles.shape, r.mean.shape
     (torch.Size([1, 20, 25, 2]), torch.Size([25, 2]))
     """
+    generator = checked_generator(generator)
     drawn = model if isinstance(model, Worlds) else model.draw(worlds, generator=generator)
     if particles < 1:
         raise SpecError(f"expected particles >= 1, got {particles}")
@@ -103,18 +107,29 @@ def rollout(
     beginning = source.beginning(state)
     carry = drawn.start(state, context[..., 0, :] if steps else None, beginning)
     origin = carry
-    point = beginning.initial is None and beginning.episode is None
     initial = drawn.state(carry)
+    # all particles of a world are still in one place, and do the same
+    alike = beginning.initial is None and beginning.episode is None and initial.shape[1] == 1
+    resolved: list[bool] = []
 
     shuffle = _Shuffle(drawn, generator, size=size) if fresh_worlds and steps > 1 else None
     paths: Tensor | None = None
     kept: list[Tensor] = []
     laws: list[Law] = []
+    store = _LawStore(steps)
     bad = torch.zeros(size, dtype=torch.bool, device=drawn.device)
     diverged: list[Tensor] = []
     limit = 0.1 * float(torch.finfo(drawn.dtype).max) ** 0.5
     for t in range(steps):
-        action = plan[..., t, :] if isinstance(plan, Tensor) else _ask(plan, drawn, carry, step=t)
+        if isinstance(plan, Tensor):
+            action = plan[..., t, :]
+        else:
+            action = ask(plan, drawn, drawn.state(carry), step=t, size=size)
+            if action.ndim > len(batch) + 1:
+                alike = alike and particles > 1 and action.shape[1] == 1
+                if action.shape[1] > 1:
+                    carry = tree_map(lambda v: v.expand(*size, *v.shape[len(size) :]), carry)
+        resolved.append(alike and (t == 0 or (drawn.noise_size == 0 and not fresh_worlds)))
         step_noise = source.step(t)
         # drawn before the step, so that a recomputed step meets the same worlds
         meeting = shuffle.draw() if shuffle is not None and t > 0 else None
@@ -133,7 +148,7 @@ def rollout(
         else:
             law, carry = advance(carry, action, step_noise)
         x = drawn.state(carry).expand(*size, -1)
-        laws.append(law)
+        laws.append(store.keep(law, t))
         # one reduction tells whether anything went wrong; only then look particle by particle
         if x.numel() and not bool(x.detach().abs().amax() < limit):
             bad = bad | ~(x.detach().abs() < limit).all(-1)
@@ -151,11 +166,9 @@ def rollout(
         paths = initial.new_empty(0, *size, initial.shape[-1])
     if bool(bad.any()):
         share = float(bad.double().mean())
-        warnings.warn(f"{share:.1%} of the particles diverged and are left out", DivergenceWarning, stacklevel=2)
+        warn_caller(f"{share:.1%} of the particles diverged and are left out", DivergenceWarning)
 
-    def joint(x: Tensor) -> Tensor:
-        return _log_along(drawn, origin, x, plan=plan, context=context)
-
+    joint = Along(drawn, origin, plan=plan, context=context, size=size) if drawn.state_is_measured else None
     return Predictive(
         drawn.schema.state,
         laws,
@@ -165,9 +178,9 @@ def rollout(
         particles=paths,
         initial=initial,
         diverged=torch.stack(diverged) if bool(bad.any()) else None,
-        resolved=[point and (h == 0 or drawn.noise_size == 0) for h in range(steps)],
+        resolved=resolved,
         fresh_worlds=fresh_worlds,
-        joint=joint if drawn.state_is_measured else None,
+        joint=joint,
     )
 
 
@@ -224,6 +237,36 @@ class _NoiseSource:
         return standard_normal((*self.shape, size), self.generator, dtype=worlds.dtype, device=worlds.device)
 
 
+class _LawStore:
+    """Puts the tensors of a rollout's laws into one block each.
+
+    Kept one by one, they lie between the working memory of their steps and leave it in holes, which add up with the
+    horizon to a third of the result.
+    """
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.blocks: dict[tuple[int, torch.Size], tuple[int, Tensor]] = {}
+
+    def keep(self, law: Law, t: int) -> Law:
+        """Return the law of step t with its large tensors in the blocks; those with a gradient stay where they are."""
+        # the first law has no particle axis yet; for a small one the call costs more than the holes
+        if t == 0 or law.mean.numel() < 2**13:
+            return law
+        places = itertools.count()
+
+        def put(values: Tensor) -> Tensor:
+            key = (next(places), values.shape)
+            if values.requires_grad or not values.is_contiguous():
+                return values
+            if key not in self.blocks:
+                self.blocks[key] = (t, values.new_empty(self.steps - t, *values.shape))
+            begin, block = self.blocks[key]
+            return block[t - begin].copy_(values)
+
+        return law.map(put)
+
+
 class _Shuffle:
     """A fresh world for each particle at each step, all particles of all batch rows in one call.
 
@@ -269,19 +312,6 @@ def _fits(shape: Sequence[int], size: tuple[int, ...]) -> bool:
     return len(shape) == len(size) and all(n in (1, full) for n, full in zip(shape, size, strict=True))
 
 
-def _ask(policy: Policy, worlds: Worlds, carry: Any, *, step: int) -> Tensor:
-    """Return a policy's actions, or say what is wrong with them; those of diverged particles may be NaN."""
-    state, size = worlds.state(carry), worlds.schema.action.size
-    action = torch.as_tensor(policy(state, step)).to(worlds.device, worlds.dtype)
-    if action.ndim < 1 or action.shape[-1] != size:
-        raise DataError(f"expected a policy's actions of shape (..., {size}), got {tuple(action.shape)} at step {step}")
-    if not bool(action.isfinite().all()):
-        wrong = ~action.isfinite().all(-1) & state.isfinite().all(-1)
-        if bool(wrong.any()):
-            raise DataError(f"expected finite actions, the policy returned NaN or infinity at step {step}")
-    return action
-
-
 def _reorder(values: Tensor, order: Tensor, size: tuple[int, ...]) -> Tensor:
     tail = values.shape[len(size) :]
     flat = values.expand(*size, *tail).reshape(-1, *size[2:], *tail)
@@ -289,7 +319,7 @@ def _reorder(values: Tensor, order: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def _arguments(
-    worlds: Worlds, state: Belief, actions: Tensor | Policy, *, horizon: int | None
+    worlds: Worlds, state: Belief, actions: Tensor | Policy | None, *, horizon: int | None
 ) -> tuple[Belief, Tensor | Policy, tuple[int, ...], int]:
     from bayeswm.base.trajectories import Trajectories
 
@@ -314,6 +344,15 @@ def _arguments(
         if horizon is None:
             raise SpecError("expected horizon= with a policy, got none")
         return state, actions, batch, horizon
+    if actions is None:
+        if schema.action.size:
+            raise DataError(
+                f"expected actions of shape (*batch, horizon, {schema.action.size}) for {schema.action.columns}, or a "
+                "policy, got none"
+            )
+        if horizon is None:
+            raise SpecError("expected horizon= where there are no actions, got none")
+        actions = torch.empty(horizon, 0)
     plan = torch.as_tensor(actions).to(worlds.device, worlds.dtype)
     if plan.ndim < 2 or plan.shape[-1] != schema.action.size:
         raise DataError(
@@ -362,35 +401,16 @@ def _context(worlds: Worlds, context: Tensor | None, batch: tuple[int, ...], *, 
         ) from None
 
 
-def _log_along(worlds: Worlds, origin: Any, x: Tensor, *, plan: Tensor | Policy, context: Tensor) -> Tensor:
-    x = x.to(worlds.device, worlds.dtype)
-    steps = x.shape[-2]
-    if isinstance(plan, Tensor):
-        actions = plan[..., :steps, :]
-    else:
-        # the start may differ between worlds and particles, what followed is what was observed
-        before = [worlds.state(origin), *(x[..., t, :][None, None] for t in range(steps - 1))]
-        asked = [plan(before[t], t).to(x) for t in range(steps)]
-        batch = x.shape[:-2]
-        full = torch.broadcast_shapes(*(a.shape[:-1] for a in asked), (1, 1, *batch))
-        actions = torch.stack([a.expand(*full, a.shape[-1]) for a in asked], -2)
-    return worlds.log_likelihood(origin, x, actions, context[..., :steps, :])
-
-
 def _check_memory(size: tuple[int, ...], steps: int, worlds: Worlds) -> None:
     """Refuse a result that cannot fit: particles, and the mean and scale of each one's law."""
     count = steps * worlds.schema.state.size
     for n in size:
         count *= n
     need = 3 * count * torch.finfo(worlds.dtype).bits // 8
-    if worlds.device.type == "cuda":
-        free = torch.cuda.mem_get_info(worlds.device)[0]
-    elif "SC_AVPHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    else:
-        return
-    if need > 0.8 * free:
+    free = available_memory(worlds.device)
+    if free is not None and need > 0.8 * free:
         raise SpecError(
-            f"expected a rollout that fits into memory, this one needs {need / 1e9:.1f} GB of {free / 1e9:.1f} GB; "
-            "use fewer particles or worlds, a shorter horizon, or several calls over the batch"
+            f"expected a rollout that fits into memory, this one needs {need / 1e9:.1f} GB of "
+            f"{free / 1e9:.1f} GB left; use fewer particles or worlds, a shorter horizon, or several calls "
+            "over the batch"
         )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from bayeswm.base.errors import CheckpointError, SpecError
@@ -68,8 +68,10 @@ def save(model: DynamicsModel, path: str | PathLike[str]) -> None:
     target = Path(path)
     temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
     try:
-        save_file(tensors, str(temporary), metadata={"bayeswm": json.dumps(header)})
-        with temporary.open("rb") as written:
+        content = to_bytes(tensors, metadata={"bayeswm": json.dumps(header)})
+        with temporary.open("xb") as written:
+            written.write(content)
+            written.flush()
             os.fsync(written.fileno())
         temporary.replace(target)
     except (OSError, SafetensorError) as error:
@@ -206,7 +208,6 @@ def _checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
         digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
     return digest.hexdigest()
-
 
 
 def plain(config: dict[str, Any]) -> dict[str, Any]:

@@ -339,6 +339,34 @@ class Schema:
                 return group
         raise UnknownVariableError.of(name, (*self.state.names, *self.action.names, *self.context.names))
 
+    def check_same(self, other: Schema, *, who: str) -> None:
+        """Refuse data of other variables, or of another time step.
+
+        Parameters
+        ----------
+        other : Schema
+            Of the data.
+        who : str
+            Whose variables these are, for the message.
+
+        Raises
+        ------
+        SpecError
+            Naming what differs.
+        """
+        for group in ("state", "action", "context"):
+            want, have = getattr(self, group), getattr(other, group)
+            if want.columns != have.columns or [v.kind for v in want] != [v.kind for v in have]:
+                raise SpecError(
+                    f"expected {group} ({_kinds(want)}), as {who} has, got ({_kinds(have)}); "
+                    "order the columns so, or rename them by trajectories.with_schema(...)"
+                )
+        if abs(self.time_step - other.time_step) > 1e-9 * self.time_step:
+            raise SpecError(
+                f"expected a time step of {self.time_step:g} s, as {who} has, got {other.time_step:g} s; "
+                "use trajectories.resample(...)"
+            )
+
     def to_dict(self) -> dict[str, Any]:
         """Return the schema as plain values for JSON."""
         return {
@@ -358,6 +386,10 @@ class Schema:
             for name in ("state", "action", "context", "observation")
         }
         return cls(reward=values["reward"], time_step=values["time_step"], **groups)  # pyright: ignore[reportArgumentType]
+
+
+def _kinds(variables: Variables) -> str:
+    return ", ".join(v.name if isinstance(v.kind, Real) else f"{v.name}: {v.kind.name}" for v in variables)
 
 
 def _slices(variables: Variables, sizes: Sequence[int]) -> dict[str, slice]:

@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 
 from bayeswm.base.errors import SpecError
 from bayeswm.base.objective import AutogradObjective, Objective
-from bayeswm.base.random import global_rng, spawn_seeds
+from bayeswm.base.random import global_rng, make_generator, spawn_seeds
 from bayeswm.base.schema import Schema
 from bayeswm.base.trajectories import Transitions
 
@@ -107,23 +107,10 @@ class Structure(ABC):
         Raises
         ------
         SpecError
-            If the sizes or the time step differ from the structure's own schema.
+            If variables, their order or kinds, or the time step differ from the structure's own.
         """
-        own = self.schema
-        if own is None:
-            return self
-        for group in ("state", "action", "context"):
-            have, want = getattr(own, group), getattr(schema, group)
-            if have.size != want.size:
-                raise SpecError(
-                    f"{self.name}: expected {group} ({', '.join(have.columns)}), got ({', '.join(want.columns)}); "
-                    "order and number of columns must agree"
-                )
-        if abs(own.time_step - schema.time_step) > 1e-9 * own.time_step:
-            raise SpecError(
-                f"{self.name}: expected a time step of {own.time_step:g} s, got {schema.time_step:g} s; "
-                "resample the data or set the structure's time_step"
-            )
+        if self.schema is not None:
+            self.schema.check_same(schema, who=self.name)
         return self
 
     def check_parameters(self) -> None:
@@ -180,7 +167,7 @@ class Structure(ABC):
             if isinstance(parameter.value, Distribution):
                 if generator is None:
                     raise SpecError(f"parameter {name!r} is uncertain: pass generator= to draw it")
-                with global_rng(spawn_seeds(generator, 1)[0]):
+                with global_rng(spawn_seeds(make_generator(generator), 1)[0]):
                     out[name] = parameter.value.sample((worlds,)).to(dtype)
             else:
                 value = torch.as_tensor(parameter.value, dtype=dtype)

@@ -202,6 +202,8 @@ class Worlds(ABC):
                 raise UnknownVariableError.of(name, parameters)
             old = parameters[name]
             new = torch.as_tensor(value, dtype=old.dtype, device=old.device)
+            if not bool(new.isfinite().all()):
+                raise SpecError(f"{name}: expected a finite value, got {value}")
             try:
                 parameters[name] = new.expand_as(old).clone()
             except RuntimeError:
@@ -209,6 +211,12 @@ class Worlds(ABC):
                     f"{name}: expected a shape that fits {tuple(old.shape)}, got {tuple(new.shape)}"
                 ) from None
         return self._with(parameters=parameters, log_weight=self.log_weight, exhaustive=self.exhaustive)
+
+    def to(self, target: torch.device | str | torch.dtype) -> Self:
+        """Return the worlds on another device or in another number format; rollouts follow."""
+        moved = {k: v.to(target) if v.is_floating_point() else v for k, v in self.parameters.items()}
+        log_weight = self.log_weight if isinstance(target, torch.dtype) else self.log_weight.to(target)
+        return self._with(parameters=moved, log_weight=log_weight, exhaustive=self.exhaustive)
 
     def reweight(self, log_weight: Tensor, *, exhaustive: bool | None = None) -> Self:
         """Return the same worlds under other weights, shape (worlds,), which need not be normalised.
@@ -249,6 +257,7 @@ class MarkovWorlds(Worlds):
     @override
     def start(self, belief: Belief, context: Tensor | None = None, noise: Noise | None = None) -> Tensor:
         if isinstance(belief, Trajectories):
+            self.schema.check_same(belief.schema, who="the model")
             rows = torch.arange(len(belief), device=belief.device)
             belief = belief.states()[rows, belief.lengths]
             if bool(belief.isnan().any()):
@@ -292,6 +301,7 @@ class MarkovWorlds(Worlds):
 
     @override
     def smooth(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> tuple[Noise, Tensor]:
+        self.schema.check_same(trajectory.schema, who="the model")
         states, action, context = (
             v.to(self.device, self.dtype) for v in (trajectory.states(), trajectory.action, trajectory.step_context())
         )
@@ -360,11 +370,11 @@ class StructureWorlds(MarkovWorlds):
         self.structure = structure
         self.schema = schema
         self.parameters = dict(parameters)
-        if not self.parameters:
-            raise SpecError("expected at least one parameter, which says how many worlds there are, got none")
-        count = len(next(iter(self.parameters.values())))
         if log_weight is None:
-            log_weight = torch.zeros(count, dtype=torch.float64, device=next(iter(self.parameters.values())).device)
+            if not self.parameters:
+                raise SpecError("expected parameters or log_weight=, to say how many worlds there are, got neither")
+            first = next(iter(self.parameters.values()))
+            log_weight = torch.zeros(len(first), dtype=torch.float64, device=first.device)
         self.log_weight = torch.log_softmax(log_weight.double(), 0)
         self.exhaustive = exhaustive
         self.noisy = noisy
@@ -378,6 +388,13 @@ class StructureWorlds(MarkovWorlds):
             context = action.new_empty(*action.shape[:-1], 0)
         own = {k: v for k, v in self.parameters.items() if k != "process_noise"}
         mean, scale = self.structure.batched(own, carry, action, context, step)
+        size = self.schema.state.size
+        if mean.ndim != carry.ndim or mean.shape[-1] != size or (scale is not None and scale.shape[-1:] != (size,)):
+            shapes = tuple(mean.shape[2:]), None if scale is None else tuple(scale.shape[2:])
+            raise SpecError(
+                f"{self.structure.name}: expected the mean (and scale) of the next state of shape (*batch, {size}), "
+                f"got {shapes[0]} and {shapes[1]}"
+            )
         noise = self.parameters.get("process_noise")
         if noise is not None:
             scale = noise.view(len(self), *(1,) * (mean.ndim - 2), -1)
@@ -385,6 +402,9 @@ class StructureWorlds(MarkovWorlds):
 
     @override
     def _with(self, *, parameters: Mapping[str, Tensor], log_weight: Tensor, exhaustive: bool) -> Self:
+        for name, p in self.structure.parameters().items():
+            if p.positive and name in parameters and bool((parameters[name] <= 0).any()):
+                raise SpecError(f"{self.structure.name}: expected {name} > 0, got {float(parameters[name].min()):g}")
         noisy, scale = self.noisy, parameters.get("process_noise")
         if noisy is not None and scale is not None and scale is not self.parameters["process_noise"]:
             # noise that was set is never dropped

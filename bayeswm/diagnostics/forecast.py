@@ -96,7 +96,7 @@ def forecast(
     """
     generator = make_generator(seed)
     drawn = model if isinstance(model, Worlds) else model.draw(worlds, generator=generator)
-    check_fit(drawn, trajectories)
+    drawn.schema.check_same(trajectories.schema, who="the model")
     windows = trajectories.windows(horizon, stride=stride)
     known = windows.state_mask[:, 0].all(-1)
     if not bool(known.any()):
@@ -134,26 +134,3 @@ def forecast(
             yield made
 
     return evaluate()
-
-
-def check_fit(worlds: Worlds, trajectories: Trajectories) -> None:
-    """Refuse trajectories of other variables, or of another time step, than the model's.
-
-    Raises
-    ------
-    SpecError
-        Naming what differs.
-    """
-    ours, theirs = worlds.schema, trajectories.schema
-    for group in ("state", "action", "context"):
-        have, want = getattr(theirs, group).columns, getattr(ours, group).columns
-        if have != want:
-            raise SpecError(
-                f"expected trajectories with {group} ({', '.join(want)}), as the model has, got ({', '.join(have)}); "
-                "order them so, or rename them by .with_schema(model.schema)"
-            )
-    if abs(ours.time_step - theirs.time_step) > 1e-9 * ours.time_step:
-        raise SpecError(
-            f"expected a time step of {ours.time_step:g} s, as the model has, got {theirs.time_step:g} s; "
-            "use trajectories.resample(...)"
-        )

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
-from bayeswm.base.errors import FitError, FitWarning
+from bayeswm.base.errors import FitError, FitWarning, SpecError
 from bayeswm.base.objective import Objective
 from bayeswm.base.random import make_generator, uniform
 
@@ -131,6 +131,8 @@ def train_ensemble(
         If single members failed, or the training was interrupted from the keyboard: the best state so far is kept.
     """
     trained = objective.trained
+    if not all(t.is_contiguous() for t in trained.values()):
+        raise SpecError("expected trained tensors with contiguous memory; call .contiguous() on them")
     members = len(next(iter(trained.values())))
     generator = make_generator(0)
     generator.set_state(state.generator)
@@ -152,7 +154,7 @@ def train_ensemble(
             )
             held_out = torch.full((members,), float("nan"), dtype=torch.float32)
             if len(validation_rows):
-                held_out = -objective.log_prob(validation_rows).double().mean(-1).float()
+                held_out = -objective.log_prob(validation_rows).double().mean(-1).float().cpu()
             _keep_best(
                 state, trained, loss if not len(validation_rows) else held_out, keep_last=not len(validation_rows)
             )
@@ -166,6 +168,8 @@ def train_ensemble(
             if any(stop):
                 break
     except KeyboardInterrupt:
+        if state.epoch == 0:
+            raise  # nothing was learned that could be kept
         warnings.warn(f"interrupted after epoch {state.epoch}: the best state so far is kept", FitWarning, stacklevel=2)
     finally:
         bar.close()
@@ -195,7 +199,7 @@ def _epoch(
         loss, gradients = objective.gradient(batch)
         total += loss.detach().float().cpu()
         for name, tensor in objective.trained.items():
-            tensor.grad = gradients[name]
+            tensor.grad = gradients[name].contiguous()  # the fused optimiser ignores strides
         optimiser.step()
     return total / len(starts)
 
@@ -216,7 +220,8 @@ def _keep_best(state: TrainingState, trained: dict[str, Tensor], loss: Tensor, *
     # a change below the noise of the estimate does not count as progress
     better = ~state.failed & (finite if keep_last else loss < state.best_loss - 1e-4)
     for name, tensor in trained.items():
-        state.best[name][better] = tensor.detach()[better]
+        chosen = better.to(tensor.device)
+        state.best[name][chosen] = tensor.detach()[chosen]
     state.best_loss = torch.where(better, loss, state.best_loss)
     if bool(better.any()):
         state.best_epoch = state.epoch + 1
@@ -227,7 +232,7 @@ def _failed(state: TrainingState) -> Tensor:
 
 
 def _shuffle(rows: Tensor, bootstrap: Tensor | None, members: int, *, generator: torch.Generator) -> Tensor:
-    order = uniform((members, len(rows)), generator, dtype=torch.float64).argsort(1)
+    order = uniform((members, len(rows)), generator, dtype=torch.float64).argsort(1).to(rows.device)
     return rows[order] if bootstrap is None else bootstrap.gather(1, order)
 
 

@@ -8,7 +8,7 @@ from typing import Any, Self, override
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import FitError, SpecError
+from bayeswm.base.errors import DataError, FitError, SpecError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.random import make_generator, permutation
 from bayeswm.base.saving import plain
@@ -43,6 +43,8 @@ class DeepEnsemble(DynamicsModel):
         Passes over the data at most, steps in a batch, epochs without improvement before stopping.
     learning_rate, weight_decay : float
         Of AdamW.
+    minimum_members : int
+        A member whose training diverges is left out with a warning; fewer than this many left are an error.
     dtype : torch.dtype
         Number format of the networks.
 
@@ -50,6 +52,11 @@ class DeepEnsemble(DynamicsModel):
     ----------
     history : list of EpochReport
         Losses by epoch.
+
+    Notes
+    -----
+    Training runs where the data are, and so do rollouts. A single member is one draw from a posterior that is not
+    known: its epistemic variance is NaN with a warning.
 
     Raises
     ------
@@ -84,9 +91,11 @@ class DeepEnsemble(DynamicsModel):
         patience: int = 40,
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-4,
+        minimum_members: int = 1,
         dtype: torch.dtype = torch.float32,
     ) -> None:
         counts = {"members": members, "epochs": epochs, "batch_size": batch_size, "patience": patience}
+        counts["minimum_members"] = minimum_members
         for name, value in counts.items():
             if not isinstance(value, int) or value < 1:
                 raise SpecError(f"expected {name} >= 1, got {value!r}")
@@ -96,7 +105,10 @@ class DeepEnsemble(DynamicsModel):
             raise SpecError(f"expected learning_rate > 0 and weight_decay >= 0, got {learning_rate} and {weight_decay}")
         if stacking and validation == 0:
             raise SpecError("expected validation > 0 for stacking, got 0: the weights come from held-out episodes")
-        self.structure = structure
+        if minimum_members > members:
+            raise SpecError(f"expected minimum_members <= members, got {minimum_members} and {members}")
+        self.structure = self._given = structure
+        self.minimum_members = minimum_members
         self.members, self.bootstrap, self.stacking, self.validation = members, bootstrap, stacking, validation
         self.epochs, self.batch_size, self.patience = epochs, batch_size, patience
         self.learning_rate, self.weight_decay, self.dtype = learning_rate, weight_decay, dtype
@@ -165,9 +177,11 @@ class DeepEnsemble(DynamicsModel):
         callbacks: Sequence[Callback],
         resume: bool,
     ) -> None:
-        structure = self.structure.bind(trajectories.schema)
-        data = Transitions(*(v.clone() for v in trajectories.to(torch.device("cpu")).transitions()))
-        state = self._training if resume else None
+        structure = (self.structure if resume else self._given).bind(trajectories.schema)
+        data = Transitions(*(v.clone() for v in trajectories.transitions()))
+        state, fingerprint = (self._training if resume else None), _fingerprint(data)
+        if state is not None and not torch.equal(state.parameters["fingerprint"], fingerprint):
+            raise SpecError("expected the data that the training was begun with, got others; fit again with seed=")
         split_seed = int(state.parameters["split_seed"]) if state else int(seed or 0)
         held_out = _held_out(data, self.validation, split_seed)
         train_rows, validation_rows = (~held_out).nonzero()[:, 0], held_out.nonzero()[:, 0]
@@ -175,14 +189,18 @@ class DeepEnsemble(DynamicsModel):
             generator = make_generator(split_seed)
             parameters = structure.initial(self.members, generator, self.dtype)
             parameters = structure.standardise(parameters, Transitions(*(v[train_rows] for v in data)))
-            parameters["split_seed"] = torch.tensor(split_seed)
+            parameters = {k: v.to(data.state.device) for k, v in parameters.items()}
+            parameters |= {"split_seed": torch.tensor(split_seed), "fingerprint": fingerprint}
             state = TrainingState(parameters, generator.get_state())
             self.history = []
-        own = {k: v for k, v in state.parameters.items() if k != "split_seed"}
+        own = {k: v for k, v in state.parameters.items() if k not in ("split_seed", "fingerprint")}
+        if self.stacking and not len(validation_rows):
+            raise DataError("expected enough steps to hold some out for stacking, got too few; set stacking=False")
         resampled = None
         if self.bootstrap:
             draw = make_generator(split_seed + 1)
-            resampled = train_rows[torch.randint(len(train_rows), (self.members, len(train_rows)), generator=draw)]
+            picked = torch.randint(len(train_rows), (self.members, len(train_rows)), generator=draw)
+            resampled = train_rows[picked.to(train_rows.device)]
         objective = structure.objective(own, data)
         self._training = train_ensemble(
             objective,
@@ -199,23 +217,33 @@ class DeepEnsemble(DynamicsModel):
             progress=progress,
         )
         kept = torch.ones(self.members, dtype=torch.bool) if state.failed is None else ~state.failed
-        if not bool(kept.any()):
-            raise FitError("expected at least one member whose loss stayed finite, got none")
+        if int(kept.sum()) < self.minimum_members:
+            raise FitError(
+                f"expected at least {self.minimum_members} members whose loss stayed finite, got {int(kept.sum())} of "
+                f"{self.members}; lower the learning rate, or minimum_members"
+            )
         self.structure = structure
+        kept = kept.to(data.state.device)
         self._parameters = {k: v[kept].clone() for k, v in {**own, **state.best}.items()}
-        self._log_weight = torch.zeros(int(kept.sum()), dtype=torch.float64)
-        if self.stacking and len(validation_rows):
+        self._log_weight = torch.zeros(int(kept.sum()), dtype=torch.float64, device=kept.device)
+        if self.stacking:
             best = structure.objective({**own, **state.best}, data)
             self._log_weight = stack(best.log_prob(validation_rows)[kept])
 
     @override
-    def draw(self, worlds: int | None = None, *, generator: torch.Generator | None = None) -> StructureWorlds:
+    def draw(self, worlds: int = 1, *, generator: torch.Generator | None = None) -> StructureWorlds:
         """Return the members, each once, with their weights: they are the whole posterior."""
         if self._parameters is None:
             raise SpecError("expected a fitted model: call .fit(trajectories) first")
+        whole = len(self._log_weight) > 1  # a single network is one draw, which cannot tell how sure it is
         return StructureWorlds(
-            self.structure, self.schema, self._parameters, log_weight=self._log_weight, exhaustive=True
+            self.structure, self.schema, self._parameters, log_weight=self._log_weight, exhaustive=whole
         )
+
+    @override
+    def __repr__(self) -> str:
+        fitted = "not fitted" if self._parameters is None else f"{len(self._log_weight)} of {self.members} members"
+        return f"DeepEnsemble(structure={self.structure.name}, {fitted})"
 
     @override
     def condition(
@@ -261,7 +289,7 @@ class DeepEnsemble(DynamicsModel):
         if self._parameters is None:
             raise SpecError("expected a fitted model to save: call .fit(trajectories) first")
         names = ("members", "bootstrap", "stacking", "validation", "epochs", "batch_size", "patience")
-        config = {n: getattr(self, n) for n in (*names, "learning_rate", "weight_decay")}
+        config = {n: getattr(self, n) for n in (*names, "learning_rate", "weight_decay", "minimum_members")}
         config["dtype"] = str(self.dtype).removeprefix("torch.")
         tensors = {f"parameters.{k}": v for k, v in self._parameters.items()} | {"log_weight": self._log_weight}
         if self._training is not None:
@@ -287,15 +315,22 @@ class DeepEnsemble(DynamicsModel):
         return model
 
 
+def _fingerprint(data: Transitions) -> Tensor:
+    """Return what tells one training set from another: the number of steps and sums of their values."""
+    steps = torch.arange(1, len(data.state) + 1, dtype=torch.float64, device=data.state.device)[:, None]
+    sums = [(steps * v.double()).sum() for v in (data.state, data.action, data.next_state)]
+    return torch.stack((steps.new_tensor(float(len(steps))), *sums)).cpu()
+
+
 def _held_out(data: Transitions, share: float, seed: int) -> Tensor:
     """Return which steps validate, shape (n,): whole episodes, or the end of a single recording."""
     episodes = data.episode.unique()
-    held_out = torch.zeros(len(data.episode), dtype=torch.bool)
+    held_out = torch.zeros_like(data.episode, dtype=torch.bool)
     if share == 0:
         return held_out
     if len(episodes) > 1:
         count = min(max(round(share * len(episodes)), 1), len(episodes) - 1)
-        chosen = episodes[permutation(len(episodes), make_generator(seed))[:count]]
+        chosen = episodes[permutation(len(episodes), make_generator(seed), device=episodes.device)[:count]]
         return torch.isin(data.episode, chosen)
     count = round(share * len(held_out))
     if count:

@@ -84,7 +84,9 @@ class KnownDynamics(DynamicsModel):
         noise = self.noise
         if noise is None:
             if self._structure_has_noise(parameters):
-                return StructureWorlds(self.structure, self.schema, parameters, exhaustive=not self.uncertain)
+                equal = torch.zeros(count, dtype=torch.float64)
+                exact = not self.uncertain
+                return StructureWorlds(self.structure, self.schema, parameters, log_weight=equal, exhaustive=exact)
             noise = (0.0,) * self.schema.state.size
         scale = torch.tensor(noise, dtype=self.dtype)
         parameters["process_noise"] = scale.expand(count, -1).clone()

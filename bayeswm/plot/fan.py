@@ -29,9 +29,9 @@ def fan_chart(
 ) -> Axes:
     """Draw the central intervals of one variable over time, and inside them the epistemic part.
 
-    The blue bands are the whole predictive. The amber one is its mean plus or minus the epistemic standard deviation,
-    scaled to the widest level as for a Gaussian: where the mean could lie for want of knowledge. It would vanish with
-    enough data; the rest of the blue would stay. It is left out where nothing is epistemic, or that part is undefined.
+    The blue bands are the whole predictive. The amber one is the widest of them, drawn in towards the mean by the ratio
+    of the epistemic to the total standard deviation: where the mean could lie for want of knowledge. It would vanish
+    with enough data; the rest of the blue would stay. It is left out where nothing is epistemic, or that is undefined.
 
     Parameters
     ----------
@@ -70,6 +70,8 @@ def fan_chart(
     unit = next(v.unit for v in predictive.variables for name in v.columns if name == variable)
     if not levels or not all(0 < level < 1 for level in levels):
         raise SpecError(f"expected levels between 0 and 1, got {levels}; 0.9 is a 90 % interval")
+    if predictive.horizon == 0:
+        raise SpecError("expected a predictive over at least 1 step, got horizon 0; there is nothing to draw")
     levels = sorted(levels, reverse=True)
     observed = None if observed is None else _one_record(predictive, observed, row)
     predictive = _one_row(predictive, row)
@@ -83,8 +85,8 @@ def fan_chart(
         line = values[..., column].detach().cpu().double().numpy()
         return line if start is None else np.concatenate(([start], line))
 
-    for i, level in enumerate(levels):
-        low, high = predictive.interval(level)
+    intervals = [predictive.interval(level) for level in levels]
+    for i, (level, (low, high)) in enumerate(zip(levels, intervals, strict=True)):
         shade = 0.16 + 0.22 * i / max(len(levels) - 1, 1)
         ax.fill_between(
             time,
@@ -96,13 +98,11 @@ def fan_chart(
             label=f"{percent(level)} interval",
         )
     mean = with_start(predictive.mean)
-    spread = _epistemic(predictive)
-    if spread is not None:
-        z = float(torch.special.ndtri(torch.tensor(0.5 + levels[0] / 2, dtype=torch.float64)))
-        half = z * (with_start(spread) if start is None else np.concatenate(([0.0], with_start(spread)[1:])))
-        if half.max() > 0:
-            text = f"epistemic part ({percent(levels[0])})"
-            ax.fill_between(time, mean - half, mean + half, color=AMBER, alpha=0.7, linewidth=0, label=text)
+    share = _epistemic_share(predictive)
+    if share is not None and float(share[..., column].max()) > 0:
+        low, high = (with_start(predictive.mean + share * (end - predictive.mean)) for end in intervals[0])
+        text = f"epistemic part ({percent(levels[0])})"
+        ax.fill_between(time, low, high, color=AMBER, alpha=0.7, linewidth=0, label=text)
     ax.plot(time, mean, color=BLUE, linewidth=1.6, label="mean")
     if observed is not None:
         seen = observed[:, column].detach().cpu().double().numpy()
@@ -153,8 +153,9 @@ def _start(predictive: Predictive, column: int) -> float | None:
     return float(at.mean()) if float(at.max() - at.min()) == 0 else None
 
 
-def _epistemic(predictive: Predictive) -> Tensor | None:
+def _epistemic_share(predictive: Predictive) -> Tensor | None:
+    """Return the ratio of the epistemic to the total standard deviation, or None where it is undefined."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UndefinedWarning)  # the picture shows that by leaving the band out
-        variance = predictive.epistemic_variance
-    return None if bool(variance.isnan().any()) else variance.sqrt()
+        part, total = predictive.epistemic_variance, predictive.variance
+    return None if bool(part.isnan().any()) else (part / total.clamp(min=torch.finfo(total.dtype).tiny)).sqrt()

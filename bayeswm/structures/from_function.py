@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, override
+from typing import Any, cast, override
 
 from torch import Tensor
 from torch.distributions import Distribution
@@ -23,6 +23,7 @@ class FromFunction(Structure):
     fn : callable
         Takes states (*batch, S), actions (*batch, A) and, if it has a third and a fourth argument, context (*batch, C)
         and a dictionary of parameters. Returns the next state, or with an ``integrator`` the rate of change.
+        Instead of the next state alone it may return a tuple of it and the standard deviation of the process noise.
     schema : Schema
         Variables and time step.
     parameters : mapping of str to float, Distribution or Parameter, optional
@@ -51,7 +52,7 @@ class FromFunction(Structure):
 
     def __init__(
         self,
-        fn: Callable[..., Tensor],
+        fn: Callable[..., Tensor | tuple[Tensor, Tensor]],
         *,
         schema: Schema,
         parameters: Mapping[str, float | Distribution | Parameter] | None = None,
@@ -92,8 +93,11 @@ class FromFunction(Structure):
     @override
     def transition(
         self, parameters: Parameters, state: Tensor, action: Tensor, context: Tensor, step: int | Tensor
-    ) -> tuple[Tensor, None]:
+    ) -> tuple[Tensor, Tensor | None]:
         rest: tuple[Any, ...] = (action, context, parameters)[: self.arity - 1]
         if self.integrator is None:
-            return self.fn(state, *rest), None
-        return self.integrator(lambda x: self.fn(x, *rest), state, self._schema.time_step, self.pairs), None
+            result = self.fn(state, *rest)
+            return result if isinstance(result, tuple) else (result, None)
+        return self.integrator(
+            lambda x: cast(Tensor, self.fn(x, *rest)), state, self._schema.time_step, self.pairs
+        ), None

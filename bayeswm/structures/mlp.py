@@ -27,8 +27,8 @@ class MLP(Structure):
 
     Angles enter as sine and cosine. Inputs and outputs are standardised inside, from the training data. The variance of
     the noise depends on the inputs; a soft clamp keeps it between e^-14 and e^3 of the variance of the change of state,
-    with a gradient everywhere. The mean stays inside the bounds of variables that have them: a speed limit is a kink that
-    a smooth network needs many data to learn.
+    with a gradient everywhere. The mean stays inside the bounds of variables that have them: a speed limit is a kink
+    that a smooth network needs many data to learn.
 
     Parameters
     ----------

@@ -55,6 +55,8 @@ def evaluate(flat: Tensor, x: Tensor, sizes: Sizes) -> Tensor:
     >>> evaluate(torch.zeros(3, parameter_count((2, 8, 1))), torch.ones(3, 5, 2), (2, 8, 1)).shape
     torch.Size([3, 5, 1])
     """
+    if torch._C._are_functorch_transforms_active():  # vmap, jacrev and the like know ordinary operations only
+        return plain(flat, x, sizes)
     if torch.is_grad_enabled() and (flat.requires_grad or x.requires_grad):
         return _Network.apply(flat, x, sizes)
     out = x.new_empty(*x.shape[:2], sizes[-1])

@@ -207,3 +207,11 @@ def test_values_outside_bounds_are_counted_in_a_warning():
     with pytest.warns(DataWarning, match=r"4 recorded value\(s\) of action variable 'u' outside its bounds"):
         data = Trajectories(schema, state=STATE, action=ACTION)
     assert float(data.action.max()) == 1
+
+
+def test_nested_lists_of_numbers_are_one_episode_and_lists_of_those_are_several():
+    schema = Schema(state=[Variable("x"), Variable("y")], action=[Variable("u")], time_step=0.1)
+    one = Trajectories(schema, state=[[1.0, 2.0], [3.0, 4.0]], action=[[1.0]])
+    assert (len(one), one.transition_count) == (1, 1)
+    two = Trajectories(schema, state=[[[1.0, 2.0], [3.0, 4.0]]] * 2, action=[[[1.0]]] * 2)
+    assert (len(two), two.transition_count) == (2, 2)

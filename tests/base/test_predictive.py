@@ -135,8 +135,17 @@ def test_what_has_no_density_says_so() -> None:
 def test_values_of_the_wrong_shape() -> None:
     p = line().predictive(torch.ones(1), torch.zeros(0), generator=generator())
     for ask in (p.log_prob, p.cdf):
-        with pytest.raises(bwm.DataError, match=r"\(\*batch, 1, 1\), got \(3, 1\)"):
+        with pytest.raises(
+            bwm.DataError, match=r"\(\*batch, 1, 1\) with batch \(\).*got \(3, 1\); the axis of the horizon"
+        ):
             ask(torch.zeros(3, 1))
+        with pytest.raises(bwm.DataError, match=r"\(\*batch, 1, 1\), got str; pass a tensor"):
+            ask("much")
+    r = bwm.rollout(line().draw(3, generator=generator()), torch.ones(4, 1), horizon=2, generator=generator())
+    for shape in ((3, 2, 1), (4, 7, 2, 1), (4, 1, 1), (4, 2, 2), (1,), ()):
+        for ask in (r.log_prob, r.cdf, lambda x: r.log_score(x, marginal=True)):
+            with pytest.raises(bwm.DataError, match=r"with batch \(4,\), or with further axes"):
+                ask(torch.zeros(shape))
     for level in (0.0, 1.0, float("nan")):
         with pytest.raises(bwm.SpecError, match="ends excluded"):
             p.quantile(level)
@@ -164,8 +173,6 @@ def test_part_of_a_batch() -> None:
         torch.testing.assert_close(
             part.log_score(r.mean[index], marginal=True).value, r.log_score(r.mean, marginal=True).value[index]
         )
-        with pytest.raises(bwm.SpecError, match="marginal=True"):
-            part.log_prob(r.mean[index])
     with pytest.raises(bwm.SpecError, match="batch to index"):
         r[0][0]
 
@@ -205,3 +212,102 @@ def test_angles_across_the_cut_average_on_the_circle() -> None:
     r = bwm.rollout(model, belief, torch.zeros(1, 1), particles=2)
     assert float(r.mean[0, 0]) == pytest.approx(3.1)
     assert float(r.circular_mean()[0, 0]) == pytest.approx(3.1)
+
+
+def test_one_step_may_leave_out_the_axis_of_the_horizon():
+    model = bwm.KnownDynamics(structure=bwm.structures.Pendulum(), noise=0.1)
+    p = model.predictive(torch.zeros(3, 2), torch.zeros(1))
+    x = torch.full((3, 2), 0.05, dtype=torch.float64)
+    assert torch.equal(p.log_prob(x), p.log_prob(x[:, None]))
+    assert torch.equal(p.cdf(x), p.cdf(x[:, None]))
+
+
+def many_outcomes() -> list[Predictive]:
+    """One step and horizons, whose particles are as many as the outcomes scored."""
+    model, start, g = line(), torch.linspace(0.5, 1.5, 4)[:, None], generator
+    drawn = model.draw(3, generator=g())
+    gone = bwm.KnownDynamics(structure=FromFunction(lambda x, u: x.square(), schema=LINE), noise=0.01)
+    with pytest.warns(bwm.DivergenceWarning):
+        diverged = bwm.rollout(gone, torch.ones(4, 1), horizon=40, particles=5, generator=g())
+    return [
+        model.predictive(start, torch.zeros(0), worlds=5, generator=g()),
+        bwm.rollout(drawn, start, horizon=3, particles=5, generator=g()),
+        bwm.rollout(drawn, start, horizon=3, particles=5, generator=g(), fresh_worlds=True),
+        bwm.rollout(drawn, start, lambda x, t: x[..., :0], horizon=3, particles=5, generator=g()),
+        bwm.rollout(drawn, start, horizon=0, particles=5, generator=g()),
+        diverged,
+    ]
+
+
+@pytest.mark.parametrize("work", [1, 2**21])
+@pytest.mark.filterwarnings("ignore::bayeswm.UndefinedWarning")
+def test_each_of_many_outcomes_is_scored_on_its_own(work: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bayeswm.base.predictive._WORK", work)
+    for p in many_outcomes():
+        x = 0.3 * torch.rand(2, 5, 4, p.horizon, 1, generator=generator(), dtype=F64)
+        for marginal in (False, True):
+            score = p.log_score(x, marginal=marginal)
+            assert score.value.shape == ((2, 5, 4, p.horizon, 1) if marginal else (2, 5, 4))
+            each = [[p.log_score(part, marginal=marginal) for part in row] for row in x]
+            for i, found in enumerate(score):
+                expected = torch.stack([torch.stack([s[i] for s in row]) for row in each])
+                torch.testing.assert_close(found, expected, equal_nan=True)
+        expected = torch.stack([torch.stack([p.cdf(part) for part in row]) for row in x])
+        torch.testing.assert_close(p.cdf(x), expected, equal_nan=True)
+
+
+def test_the_density_of_samples_of_a_single_predictive() -> None:
+    """5 outcomes of one step are not 5 particles."""
+    p = bwm.KnownDynamics(structure=Pendulum(), noise=0.1).predictive(torch.zeros(2), torch.zeros(1))
+    x = 0.1 * torch.arange(10.0, dtype=F64).view(5, 1, 2)
+    exact = torch.distributions.Normal(p.mean, 0.1).log_prob(x).sum((-1, -2))
+    torch.testing.assert_close(p.log_prob(x), exact)
+    assert p.log_prob(x[:0]).shape == (0,)
+    torch.testing.assert_close(p.log_prob(x.numpy()), exact)
+    torch.testing.assert_close(p.log_prob(x[1].tolist()), exact[1])
+
+
+def test_fewer_axes_are_broadcast_to_the_batch() -> None:
+    r = bwm.rollout(line().draw(3, generator=generator()), torch.ones(2, 4, 1), horizon=2, generator=generator())
+    x = torch.rand(4, 2, 1, generator=generator(), dtype=F64)
+    full = r.log_score(x.expand(2, 4, 2, 1)).value
+    torch.testing.assert_close(r.log_score(x).value, full)
+    torch.testing.assert_close(r.log_score(x[None]).value, full)
+    torch.testing.assert_close(r.log_score(x[0]).value, full[:, :1].expand(2, 4))
+    torch.testing.assert_close(r.cdf(x), r.cdf(x.expand(2, 4, 2, 1)))
+
+
+def test_moments_first_seen_without_gradients_have_them_later() -> None:
+    start = torch.ones(2, 1, dtype=F64, requires_grad=True)
+    drawn = line().draw(3, generator=generator())
+    for mode in (torch.no_grad, torch.inference_mode):
+        r = bwm.rollout(drawn, start, horizon=2, particles=4, generator=generator())
+        with mode():
+            seen = r.mean
+            assert not seen.requires_grad
+        r.mean.sum().backward()
+        gain = drawn.parameters["a"]
+        torch.testing.assert_close(start.grad, (gain + gain.square()).mean().expand(2, 1))
+        with torch.no_grad():
+            assert not r.mean.requires_grad
+            assert torch.equal(r.mean, seen)
+        start.grad = None
+
+
+def test_an_expectation_keeps_worlds_and_particles() -> None:
+    r = bwm.rollout(line().draw(3, generator=generator()), torch.ones(1), horizon=2, generator=generator())
+    for fn in (lambda p: p.mean(), lambda p: p.mean(1), lambda p: 1.0):
+        with pytest.raises(bwm.SpecError, match=r"values of shape \(3, 20, \.\.\.\).*reduce the axes behind them only"):
+            r.expectation(fn)
+    with pytest.raises(bwm.SpecError, match="reduce the axes"):
+        r.probability(lambda p: True)
+
+
+def test_warnings_point_to_the_caller():
+    prior = bwm.KnownDynamics(structure=bwm.structures.Pendulum(mass=torch.distributions.Uniform(0.5, 5.0)), noise=0.1)
+    g = torch.Generator().manual_seed(0)
+    p = prior.predictive(torch.zeros(2), torch.zeros(1), worlds=1, generator=g)
+    for name in ("epistemic_variance", "unclamped_epistemic_variance"):
+        with pytest.warns(bwm.UndefinedWarning) as caught:
+            getattr(p, name)
+        assert caught[0].filename == __file__

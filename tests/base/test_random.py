@@ -1,10 +1,12 @@
 """Randomness comes from explicit generators and leaves the global state alone."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
+import bayeswm as bwm
 from bayeswm.base.errors import SpecError
 from bayeswm.base.random import (
     global_rng,
@@ -82,3 +84,16 @@ def test_global_rng_is_seeded_inside_and_restored_after_an_error():
     with global_rng(1):
         assert torch.equal(torch.rand(3), first)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_drawing_laws_in_threads_gives_what_one_thread_gives_and_leaves_the_global_state():
+    model = bwm.KnownDynamics(structure=bwm.structures.Pendulum(mass=torch.distributions.Gamma(3.0, 3.0)))
+
+    def draw(_=None):
+        return model.draw(500, generator=torch.Generator().manual_seed(1)).parameters["mass"]
+
+    before, expected = torch.get_rng_state(), draw()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(draw, range(100)))
+    assert all(torch.equal(f, expected) for f in found)
+    assert torch.equal(before, torch.get_rng_state())

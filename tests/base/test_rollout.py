@@ -1,4 +1,7 @@
+import importlib
 import warnings
+from collections.abc import Callable
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -133,7 +136,7 @@ def test_a_policy_sees_every_particle_and_the_step() -> None:
         if not fresh:
             exact = (drawn.parameters["a"] - 0.5)[:, None] ** torch.arange(1, 4)
             torch.testing.assert_close(r.particles[:, 0, 0, :, 0], exact)
-    assert seen[:3] == [((4, 1, 3, 1), 0), ((4, 2, 3, 1), 1), ((4, 2, 3, 1), 2)]
+    assert seen[:3] == [((4, 2, 3, 1), 0), ((4, 2, 3, 1), 1), ((4, 2, 3, 1), 2)]
 
 
 def test_a_policy_and_the_same_plan_agree() -> None:
@@ -158,8 +161,9 @@ def test_the_joint_density_under_a_policy_asks_it_at_each_start() -> None:
 
 
 def test_what_a_policy_may_not_return() -> None:
-    with pytest.raises(bwm.DataError, match=r"shape \(\.\.\., 1\), got \(1, 1, 2\) at step 0"):
-        bwm.rollout(PENDULUM, torch.zeros(2), lambda x, t: x, horizon=3, generator=generator())
+    for wrong, got in ((torch.zeros(1, 20, 2), r"\(1, 20, 2\)"), (torch.zeros(5, 1), r"\(5, 1\)"), ("left", "'left'")):
+        with pytest.raises(bwm.DataError, match=rf"expected .*got {got} at step 0"):
+            bwm.rollout(PENDULUM, torch.zeros(3, 2), lambda x, t, a=wrong: a, horizon=3, generator=generator())
     with pytest.raises(bwm.DataError, match=r"finite actions.*step 2"):
         bwm.rollout(
             PENDULUM,
@@ -168,6 +172,135 @@ def test_what_a_policy_may_not_return() -> None:
             horizon=3,
             generator=generator(),
         )
+
+
+QUIET = bwm.KnownDynamics(structure=Pendulum.gymnasium())
+
+
+def random_policy(seed: int) -> Callable[[Tensor, int], Tensor]:
+    g = generator(seed)
+    return lambda x, t: torch.randn(*x.shape[:-1], 1, generator=g, dtype=x.dtype)
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_random_policy_s_spread_is_in_the_variance(fresh: bool) -> None:
+    """Torque u ~ N(0, 1) moves the velocity by 3 dt u / (m l^2) a step, and gravity brings little in 2 steps."""
+    r = bwm.rollout(
+        QUIET,
+        torch.zeros(3, 2),
+        random_policy(0),
+        horizon=2,
+        particles=4000,
+        fresh_worlds=fresh,
+        generator=generator(),
+    )
+    torch.testing.assert_close(r.variance, r.particles[0].var(0))
+    first = torch.tensor([(3 * 0.05 * 0.05) ** 2, (3 * 0.05) ** 2], dtype=F64).expand(3, 2)
+    # 4000 squares of a normal: relative error 2.2 %
+    torch.testing.assert_close(r.variance[:, 0], first, rtol=0.12, atol=0)
+    if not fresh:
+        torch.testing.assert_close(r.aleatoric_variance, r.variance)
+        assert float(r.epistemic_variance.abs().max()) == 0
+
+
+def test_a_policy_that_does_not_draw_adds_no_variance() -> None:
+    for policy in (lambda x, t: -x[..., 1:], lambda x, t: torch.ones(1)):
+        r = bwm.rollout(QUIET, torch.ones(3, 2), policy, horizon=4, particles=5)
+        assert float(r.variance.abs().max()) == 0
+        assert r.laws[0].mean.shape[1] == 1  # the first law is exact
+        assert float(r.log_score(r.mean).kernels.min()) == float("inf")
+
+
+def test_one_particle_cannot_tell_whether_a_policy_draws() -> None:
+    r = bwm.rollout(QUIET, torch.ones(2), lambda x, t: -x[..., 1:], horizon=2, particles=1)
+    with pytest.warns(bwm.UndefinedWarning, match="under a policy"):
+        assert bool(r.aleatoric_variance.isnan().all())
+    shared = bwm.rollout(QUIET, torch.ones(2), lambda x, t: torch.ones(1), horizon=2, particles=1)
+    assert float(shared.variance.abs().max()) == 0
+
+
+def test_particles_of_a_belief_without_noise_are_a_spread() -> None:
+    belief = bwm.Gaussian(torch.tensor([[[1.0], [2.0], [6.0]]], dtype=F64))
+    model = bwm.KnownDynamics(structure=FromFunction(lambda x, u: x + u, schema=LINE))
+    r = bwm.rollout(model, belief, torch.zeros(2, 1), particles=3)
+    assert r.variance[:, 0].tolist() == [7.0, 7.0]
+
+
+@pytest.mark.statistical
+def test_the_joint_density_averages_over_a_random_policy_s_actions() -> None:
+    """x' = x + u + e with u ~ N(0, 1) drawn anew: the increments are N(0, 1 + 0.3^2)."""
+    model = bwm.KnownDynamics(structure=FromFunction(lambda x, u: x + u, schema=LINE), noise=0.3)
+    r = bwm.rollout(model, torch.zeros(1), random_policy(1), horizon=2, particles=20000, generator=generator())
+    x = torch.tensor([[0.5], [0.1]], dtype=F64)
+    score = r.log_score(x)
+    steps = torch.tensor([0.5, -0.4], dtype=F64)
+    expected = torch.distributions.Normal(0.0, torch.tensor(1.09, dtype=F64).sqrt()).log_prob(steps).sum()
+    assert 0 < float(score.standard_error) < 0.05
+    assert abs(float(score.value - expected)) < 5 * float(score.standard_error)
+
+
+def test_a_part_keeps_the_joint_density() -> None:
+    drawn = uncertain().draw(4, generator=generator())
+    goal = torch.tensor([[0.0], [1.0], [2.0]], dtype=F64)  # one for each row of the batch
+    plan = torch.randn(3, 2, 5, 1, generator=generator(), dtype=F64)
+    actions = {
+        "plan": (plan, None),
+        "policy": (lambda x, t: goal[:, None] - x, 5),
+        "shared": (lambda x, t: goal[:1], 5),
+    }
+    belief = bwm.Gaussian(torch.ones(1, 1, 3, 2, 1, dtype=F64), torch.full((1,), 0.1, dtype=F64))
+    for start in (torch.ones(3, 2, 1), belief):
+        for action, horizon in actions.values():
+            r = bwm.rollout(drawn, start, action, horizon=horizon, particles=6, generator=generator())
+            x = r.particles[0, 0] + 0.01
+            whole = r.log_score(x)
+            for index in (1, slice(1, 3), torch.tensor([2, 0, 2])):
+                part = r[index].log_score(x[index])
+                for a, b in zip(part, whole, strict=True):
+                    torch.testing.assert_close(a, b[index])
+            torch.testing.assert_close(r[1:][1][0].log_score(x[2, 0]).value, whole.value[2, 0])
+            torch.testing.assert_close(
+                r[1].log_score(torch.stack((x[1], x[1] + 0.1))).value[1], r.log_score(x + 0.1).value[1]
+            )
+
+
+def test_a_system_without_actions_needs_none() -> None:
+    free = Schema(state=[Variable("x")], time_step=1.0)
+    model = bwm.KnownDynamics(structure=FromFunction(lambda x, u: 0.5 * x, schema=free))
+    r = bwm.rollout(model, torch.ones(2, 1), horizon=3)
+    assert r.mean[..., 0].tolist() == [[0.5, 0.25, 0.125]] * 2
+    with pytest.raises(bwm.SpecError, match="horizon= where there are no actions"):
+        bwm.rollout(model, torch.ones(2, 1))
+    with pytest.raises(bwm.DataError, match=r"torque.*or a policy, got none"):
+        bwm.rollout(PENDULUM, torch.zeros(2), horizon=3, generator=generator())
+
+
+def test_a_seed_is_no_generator() -> None:
+    with pytest.raises(bwm.SpecError, match=r"expected generator=torch\.Generator, got 0; make one"):
+        bwm.rollout(PENDULUM, torch.zeros(2), torch.zeros(3, 1), generator=0)
+    r = bwm.rollout(PENDULUM, torch.zeros(2), torch.zeros(3, 1), generator=generator())
+    for wrong in (0, None):
+        with pytest.raises(bwm.SpecError, match=r"expected generator=torch\.Generator"):
+            r.sample(3, generator=wrong)
+
+
+def test_what_does_not_fit_into_what_is_left_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 3 x 8 bytes for each of 20 particles, 3 steps, 2 variables: 2880 bytes
+    for left, fits in ((3700, True), (3500, False), (None, True)):
+        monkeypatch.setattr(importlib.import_module("bayeswm.base.rollout"), "available_memory", lambda _, n=left: n)
+        with nullcontext() if fits else pytest.raises(bwm.SpecError, match=r"needs 0\.0 GB of 0\.0 GB left"):
+            bwm.rollout(PENDULUM, torch.zeros(2), torch.zeros(3, 1), generator=generator())
+
+
+def test_warnings_of_a_rollout_point_to_the_caller() -> None:
+    with pytest.warns(bwm.DivergenceWarning) as caught:
+        r = bwm.rollout(exploding(), torch.tensor([3.0]), torch.zeros(12, 1), particles=5, generator=generator())
+    assert caught[0].filename == __file__
+    asks = (lambda: r.mean, lambda: r.stddev, lambda: r.circular_mean(), lambda: r.interval(0.9))
+    for ask in (*asks, lambda: r.cdf(torch.zeros(12, 1)), lambda: r.sample(3, generator=generator())):
+        with pytest.warns(bwm.UndefinedWarning) as caught:
+            ask()
+        assert {w.filename for w in caught} == {__file__}
 
 
 def test_context_static_or_by_step() -> None:

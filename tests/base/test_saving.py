@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import pickle
@@ -232,18 +233,26 @@ def folder(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
-@pytest.mark.parametrize("where", ["save_file", "fsync", "replace"])
+@pytest.mark.parametrize("where", ["write", "fsync", "replace"])
 def test_a_failed_write_leaves_the_previous_file_whole(
     saved: Path, monkeypatch: pytest.MonkeyPatch, where: str, error: BaseException
 ) -> None:
     before = saved.read_bytes()
 
     def fail(*given: object, **more: object) -> None:
-        if where == "save_file":  # a disk that fills up half-way
-            Path(str(given[1])).write_bytes(b"half")
         raise error
 
-    target = {"save_file": (saving_module, "save_file"), "fsync": (os, "fsync"), "replace": (Path, "replace")}[where]
+    class Full(io.BytesIO):  # a disk that fills up half-way
+        def write(self, content: object) -> int:
+            raise error
+
+    def half_open(path: Path, mode: str) -> io.BytesIO:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY))
+        return Full()
+
+    if where == "write":
+        fail = half_open
+    target = {"write": (Path, "open"), "fsync": (os, "fsync"), "replace": (Path, "replace")}[where]
     monkeypatch.setattr(*target, fail)
     expected = CheckpointError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
@@ -320,3 +329,8 @@ def test_what_cannot_be_described_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="law of class"):
         bwm.KnownDynamics(structure=Pendulum(mass=torch.distributions.Weibull(1.0, 1.0))).save(tmp_path / "m")
     assert folder(tmp_path) == set()
+
+
+def test_a_saved_file_has_the_rights_that_new_files_have(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    assert saved.stat().st_mode == (tmp_path / "plain").stat().st_mode

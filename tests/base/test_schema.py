@@ -163,3 +163,15 @@ def test_json_round_trip():
     assert hash(again) == hash(schema)
     assert again.state["c"].kind == categorical(3)
     assert Schema.from_dict(Schema(state=[], time_step=1).to_dict()).observation is None
+
+
+def test_other_variables_another_order_kind_or_time_step_are_refused():
+    own = Schema(state=[Variable("q", kind="angle"), Variable("v")], action=[Variable("u")], time_step=0.1)
+    own.check_same(Schema(state=own.state, action=own.action, time_step=0.1), who="it")
+    swapped = Schema(state=[Variable("v"), Variable("q", kind="angle")], action=own.action, time_step=0.1)
+    plain = Schema(state=[Variable("q"), Variable("v")], action=own.action, time_step=0.1)
+    for other in (swapped, plain):
+        with pytest.raises(SpecError, match=r"expected state \(q: angle, v\), as it has, got"):
+            own.check_same(other, who="it")
+    with pytest.raises(SpecError, match=r"time step of 0.1 s, as it has, got 0.2 s"):
+        own.check_same(Schema(state=own.state, action=own.action, time_step=0.2), who="it")

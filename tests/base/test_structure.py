@@ -102,9 +102,9 @@ def test_values_that_make_no_sense() -> None:
 def test_bind_checks_columns_and_time_step() -> None:
     pendulum = Pendulum(time_step=0.05)
     assert pendulum.bind(Pendulum(time_step=0.05).schema) is pendulum
-    with pytest.raises(SpecError, match=r"state \(angle, velocity\)"):
+    with pytest.raises(SpecError, match=r"state \(angle: angle, velocity\)"):
         pendulum.bind(Schema(state=[Variable("x")], action=[Variable("u")], time_step=0.05))
-    with pytest.raises(SpecError, match=r"time step of 0\.05 s, got 0\.02 s"):
+    with pytest.raises(SpecError, match=r"time step of 0\.05 s, as Pendulum has, got 0\.02 s"):
         pendulum.bind(Pendulum(time_step=0.02).schema)
 
 

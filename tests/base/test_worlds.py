@@ -3,7 +3,7 @@ import torch
 
 import bayeswm as bwm
 from bayeswm.base import Gaussian, Noise, Schema, StructureWorlds, Trajectories, Variable
-from bayeswm.structures import FromFunction
+from bayeswm.structures import FromFunction, Pendulum
 
 F64 = torch.float64
 XY = Schema(state=[Variable("x"), Variable("y")], action=[Variable("u")], time_step=1.0)
@@ -169,3 +169,59 @@ def test_worlds_need_something_that_counts_them() -> None:
     structure = FromFunction(lambda x, u: x, schema=XY)
     with pytest.raises(bwm.SpecError, match="how many worlds"):
         StructureWorlds(structure, XY, {}, exhaustive=True)
+
+
+def test_swapped_columns_are_refused_wherever_data_meet_a_model():
+    model = bwm.KnownDynamics(structure=Pendulum(), noise=0.1)
+    other = bwm.Schema(
+        state=[bwm.Variable("velocity"), bwm.Variable("angle", kind="angle")],
+        action=[bwm.Variable("torque")],
+        time_step=0.05,
+    )
+    data = bwm.Trajectories(other, state=torch.zeros(1, 4, 2), action=torch.zeros(1, 3, 1))
+    g = torch.Generator().manual_seed(0)
+    calls = (
+        lambda: model.fit(data),
+        lambda: model.draw(1).smooth(data),
+        lambda: bwm.rollout(model, data, torch.zeros(1, 3, 1), generator=g),
+        lambda: bwm.diagnostics.calibration(model, data, horizon=2),
+    )
+    for call in calls:
+        with pytest.raises(bwm.SpecError, match="expected state"):
+            call()
+
+
+def test_a_structure_that_returns_something_else_is_refused():
+    schema = bwm.Schema(state=[bwm.Variable("x"), bwm.Variable("y")], time_step=0.1)
+
+    def predictive(fn):
+        model = bwm.KnownDynamics(structure=bwm.structures.FromFunction(fn, schema=schema, name="own"))
+        return model.predictive(torch.ones(3, 2), torch.zeros(0))
+
+    with pytest.raises(bwm.SpecError, match=r"own: expected the mean .* of shape \(\*batch, 2\), got \(3, 1\)"):
+        predictive(lambda x, u: x[..., :1])
+    with pytest.raises(bwm.SpecError, match="standard deviations >= 0"):
+        predictive(lambda x, u: (x, -x))
+    with pytest.raises(bwm.DataError, match="first in world 0, batch"):
+        predictive(lambda x, u: x / 0.0)
+
+
+def test_worlds_move_to_another_number_format():
+    worlds = bwm.KnownDynamics(structure=Pendulum(), noise=0.1).draw(1)
+    single = worlds.to(torch.float32)
+    assert (worlds.dtype, single.dtype) == (torch.float64, torch.float32)
+    r = bwm.rollout(single, torch.zeros(2), torch.zeros(3, 1), generator=torch.Generator().manual_seed(0))
+    assert r.particles.dtype == torch.float32
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_worlds_move_to_another_device():
+    worlds = bwm.KnownDynamics(structure=Pendulum(), noise=0.1).draw(1).to("cuda")
+    r = bwm.rollout(worlds, torch.zeros(2), torch.zeros(3, 1), generator=torch.Generator("cuda").manual_seed(0))
+    assert r.mean.device.type == "cuda"
+
+
+@pytest.mark.parametrize("value", [-1.0, 0.0, float("nan"), float("inf")])
+def test_parameters_are_not_replaced_by_nonsense(value):
+    with pytest.raises(bwm.SpecError, match=r"mass: expected a finite value|expected mass > 0"):
+        bwm.KnownDynamics(structure=Pendulum()).draw(1).replace(mass=value)

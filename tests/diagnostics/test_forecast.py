@@ -63,7 +63,7 @@ def test_data_that_do_not_fit_are_refused_before_anything_runs(linear: Linear) -
         action=[bwm.Variable("force")],
         time_step=linear.data.schema.time_step,
     )
-    with pytest.raises(bwm.SpecError, match=r"expected trajectories with state \(x, v\).*got \(v, x\)"):
+    with pytest.raises(bwm.SpecError, match=r"expected state \(x, v\), as the model has, got \(v, x\)"):
         forecast(linear.truth, linear.data.with_schema(other), horizon=2)
     slow = bwm.Schema(state=linear.data.schema.state, action=linear.data.schema.action, time_step=0.2)
     with pytest.raises(bwm.SpecError, match=r"time step of 0\.1 s"):

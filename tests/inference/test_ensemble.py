@@ -131,3 +131,37 @@ def test_a_callback_stops_the_training_after_all_were_called():
     state = train(AutogradObjective(Scaled(), parameters, data), parameters, torch.arange(20), callbacks=calls)
     assert state.epoch == 3
     assert seen == [1, 2, 3]
+
+
+class Matrix(bwm.Structure):
+    """next = A x with a learned noise; the transpose gives a gradient of transposed strides."""
+
+    schema = bwm.Schema(state=[bwm.Variable("x"), bwm.Variable("y")], time_step=0.1)
+
+    def parameters(self):
+        return {"matrix": bwm.Parameter(torch.zeros(2, 2)), "log_scale": bwm.Parameter(torch.zeros(2))}
+
+    def transition(self, parameters, state, action, context, step):
+        mean = state @ parameters["matrix"].T
+        return mean, parameters["log_scale"].exp().expand_as(mean)
+
+
+def test_a_matrix_is_learned_the_right_way_round():
+    g = torch.Generator().manual_seed(0)
+    truth = torch.tensor([[0.9, 0.5], [-0.2, 0.7]], dtype=torch.float64)
+    x = torch.randn(400, 2, generator=g, dtype=torch.float64)
+    after = x @ truth.T + 0.05 * torch.randn(400, 2, generator=g, dtype=torch.float64)
+    data = bwm.Trajectories(Matrix.schema, state=torch.stack((x, after), 1)).transitions()
+    parameters = Matrix().initial(2, None, torch.float64)
+    state = train(AutogradObjective(Matrix(), parameters, data), parameters, torch.arange(400))
+    exact = torch.linalg.lstsq(x, after).solution.T
+    torch.testing.assert_close(state.best["matrix"], exact.expand(2, 2, 2), atol=2e-3, rtol=0)
+
+
+def test_tensors_that_are_views_are_refused():
+    data = linear_data(10).transitions()
+    parameters = Matrix().initial(3, None, torch.float64)
+    parameters["matrix"] = parameters["matrix"].mT
+    objective = AutogradObjective(Matrix(), parameters, data)
+    with pytest.raises(bwm.SpecError, match="contiguous"):
+        train(objective, parameters, torch.arange(10))

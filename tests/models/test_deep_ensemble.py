@@ -351,3 +351,69 @@ def test_a_rotation_cannot_be_predicted_by_this_network():
     train = bwm.Trajectories(schema, state=torch.tensor([1.0, 0, 0, 0]).expand(3, 4, 4))
     with pytest.raises(bwm.SpecError, match="real or angle"):
         ensemble().fit(train, seed=0, progress=False)
+
+
+def test_a_single_network_does_not_know_how_sure_it_is(data):
+    model = ensemble(members=1, epochs=2).fit(data, seed=0, progress=False)
+    p = model.predictive(torch.zeros(2), torch.zeros(1))
+    with pytest.warns(bwm.UndefinedWarning, match="one world was drawn"):
+        assert bool(p.epistemic_variance.isnan().all())
+    torch.testing.assert_close(p.variance[0], p.laws[0].variance[0, 0])
+
+
+def test_too_few_members_left_is_an_error(data):
+    net = Poisoned(hidden=(16, 16))
+    net.victims = (0,)
+    with pytest.warns(bwm.FitWarning), pytest.raises(bwm.FitError, match=r"at least 3 members .* got 2 of 3"):
+        ensemble(structure=net, minimum_members=3).fit(data, seed=0, progress=False)
+
+
+def test_the_result_says_how_many_members_it_has(data, tmp_path):
+    net = Poisoned(hidden=(16, 16))
+    net.victims = (1,)
+    assert repr(ensemble(structure=net)) == "DeepEnsemble(structure=Poisoned, not fitted)"
+    with pytest.warns(bwm.FitWarning):
+        model = ensemble(structure=net, members=5, epochs=2).fit(data, seed=0, progress=False)
+    model.save(tmp_path / "m")
+    loaded = bwm.load(tmp_path / "m", structures=[Poisoned])
+    assert repr(loaded) == repr(model) == "DeepEnsemble(structure=Poisoned, 4 of 5 members)"
+
+
+def test_another_fit_takes_the_new_data_s_variables(data):
+    model = ensemble(epochs=1).fit(data, seed=0, progress=False)
+    g = torch.Generator().manual_seed(0)
+    other = bwm.Trajectories(REAL, state=torch.randn(4, 6, 2, generator=g), action=torch.randn(4, 5, 1, generator=g))
+    assert model.fit(other, seed=0, progress=False).schema == REAL
+
+
+def test_resuming_with_other_data_is_refused(data):
+    model = ensemble().fit(data, seed=0, progress=False, callbacks=[lambda r: r.epoch == 2])
+    with pytest.raises(bwm.SpecError, match="data that the training was begun with"):
+        model.fit(simulate(seed=9), resume=True, progress=False)
+
+
+def test_an_interrupt_before_anything_was_learned_goes_through(data):
+    class Pressed(MLPObjective):
+        def gradient(self, rows):
+            raise KeyboardInterrupt
+
+    class Net(MLP):
+        def bind(self, schema):
+            return Net(hidden=self.hidden, schema=schema)
+
+        def objective(self, parameters, data):
+            return Pressed(self, parameters, data)
+
+    with pytest.raises(KeyboardInterrupt):
+        ensemble(structure=Net(hidden=(8,))).fit(data, seed=0, progress=False)
+
+
+def test_stacking_without_anything_held_out_is_refused():
+    with pytest.raises(bwm.DataError, match="hold some out"):
+        ensemble(stacking=True).fit(simulate(1, 2), seed=0, progress=False)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_training_runs_where_the_data_are(data):
+    model = ensemble(epochs=2).fit(data.to("cuda"), seed=0, progress=False)
+    assert model.draw().device.type == "cuda"

@@ -34,8 +34,8 @@ def test_fan_shows_the_predictive(predictive: bwm.Predictive) -> None:
         assert np.allclose(low, expected[0][:, 1])
         assert np.allclose(high, expected[1][:, 1])
     low, high = ends(ax, "epistemic part (90 %)", time)
-    half = 1.6448536269514722 * predictive[1].epistemic_variance[:, 1].sqrt()
-    assert np.allclose(high - low, 2 * half)
+    share = (predictive[1].epistemic_variance / predictive[1].variance)[:, 1].sqrt()
+    assert np.allclose(high - low, share * (expected[1] - expected[0])[:, 1])
     (line,) = ax.lines
     assert np.allclose(line.get_xdata(), np.arange(9) * predictive.time_step)
     assert np.allclose(line.get_ydata(), [1.0, *predictive[1].mean[:, 1].tolist()])
@@ -69,6 +69,13 @@ def test_observations_stand_at_their_times(predictive: bwm.Predictive, with_star
     (dots,) = [line for line in ax.lines if line.get_label() == "observed"]
     assert np.allclose(dots.get_ydata(), came[2, :, 0])
     assert np.allclose(dots.get_xdata(), np.arange(9 - rows, 9) * predictive.time_step)
+
+
+def test_a_forecast_over_no_step_is_refused() -> None:
+    model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.1)
+    empty = bwm.rollout(model, torch.zeros(2), torch.zeros(0, 1), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(bwm.SpecError, match="at least 1 step, got horizon 0"):
+        fan_chart(empty, "angle", ax=axes())
 
 
 def test_bad_requests_are_named(predictive: bwm.Predictive) -> None:

@@ -63,3 +63,11 @@ def test_names() -> None:
 
     assert FromFunction(drift, schema=SCHEMA).name == "drift"
     assert FromFunction(drift, schema=SCHEMA, name="mine").name == "mine"
+
+
+def test_a_function_may_state_its_own_noise():
+    schema = bwm.Schema(state=[bwm.Variable("x")], time_step=0.1)
+    noisy = FromFunction(lambda x, u: (0.5 * x, 0.1 + 0.0 * x), schema=schema, name="noisy")
+    p = bwm.KnownDynamics(structure=noisy).predictive(torch.ones(1), torch.zeros(0))
+    torch.testing.assert_close(p.mean, torch.full((1, 1), 0.5, dtype=torch.float64))
+    torch.testing.assert_close(p.stddev, torch.full((1, 1), 0.1, dtype=torch.float64))
