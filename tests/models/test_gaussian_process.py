@@ -379,7 +379,7 @@ def test_what_is_missing_is_said(data, fitted):
         fitted.draw(0, generator=seeded())
     with pytest.raises(bwm.SpecError, match="schema"):
         fitted.condition(jumps([[1.0, 1.0]]))
-    with pytest.raises(bwm.SpecError, match=r"0\.05 s, got 0\.1 s"):
+    with pytest.raises(bwm.SpecError, match=r"0\.05 s, as Pendulum has, got 0\.1 s"):
         process().fit(data.resample(0.1), progress=False)
 
 
