@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from bayeswm import base, models, structures
+from bayeswm import base, inference, models, structures
 from bayeswm.base import *  # noqa: F403
 from bayeswm.base.version import __version__
 from bayeswm.models import *  # noqa: F403
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 # imported on first use: they need xarray, Gymnasium, matplotlib or Hypothesis
 _LAZY = ("data", "diagnostics", "plot", "testing")
 
-__all__ = ["base", "models", "structures", *_LAZY, *base.__all__, *models.__all__, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = ["base", "inference", "models", "structures", *_LAZY, *base.__all__, *models.__all__, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -3,6 +3,7 @@
 from bayeswm.structures.cart_pole import CartPole
 from bayeswm.structures.from_function import FromFunction
 from bayeswm.structures.integrators import RK4, Euler, Integrator, Leapfrog, SemiImplicitEuler
+from bayeswm.structures.linear import Linear
 from bayeswm.structures.mlp import MLP
 from bayeswm.structures.pendulum import Pendulum
 
@@ -14,6 +15,7 @@ __all__ = [
     "FromFunction",
     "Integrator",
     "Leapfrog",
+    "Linear",
     "Pendulum",
     "SemiImplicitEuler",
 ]

@@ -27,13 +27,35 @@ def known(data: bwm.Trajectories) -> bwm.DynamicsModel:
     return bwm.KnownDynamics(structure=structure, noise=0.02).fit(data)
 
 
+def bayesian(data: bwm.Trajectories) -> bwm.DynamicsModel:
+    structure = bwm.structures.Pendulum(
+        mass=LogNormal(0.0, 0.3),
+        length=0.5,
+        inertia=LogNormal(-1.0, 0.3),
+        gravity=10.0,
+        upright=0.0,
+        torque_limit=2.0,
+        speed_limit=8.0,
+        integrator=bwm.structures.SemiImplicitEuler(),
+    )
+    sampler = bwm.inference.HMC(chains=32, warmup=100, draws=300)
+    return bwm.BayesianDynamics(structure=structure, inference=sampler).fit(data, seed=0, progress=False)
+
+
 def deep_ensemble(data: bwm.Trajectories) -> bwm.DynamicsModel:
     net = bwm.structures.MLP(hidden=(32, 32))
     return bwm.DeepEnsemble(structure=net, members=4, epochs=10, stacking=True).fit(data, seed=0, progress=False)
 
 
+def gaussian_process(data: bwm.Trajectories) -> bwm.DynamicsModel:
+    physics = bwm.structures.Pendulum(mass=0.8, length=0.5, time_step=0.05)
+    return bwm.GaussianProcess(mean=physics, restarts=2, features=256).fit(data, progress=False)
+
+
 FITTED: dict[str, Callable[[bwm.Trajectories], bwm.DynamicsModel]] = {
+    "BayesianDynamics": bayesian,
     "DeepEnsemble": deep_ensemble,
+    "GaussianProcess": gaussian_process,
     "KnownDynamics": known,
 }
 

@@ -1,0 +1,247 @@
+"""Exact Gaussian processes: marginal likelihood with its gradient in closed form, and the posterior."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bayeswm.base.errors import FitError, SpecError
+from bayeswm.inference.gp_kernels import Kernel
+
+# what is added to the diagonal, in units of its mean, until the Cholesky decomposition succeeds
+JITTER_LADDER = (0.0, 1e-12, 1e-10, 1e-8, 1e-6)
+# doubles in the largest temporary of a loop over points
+_CHUNK = 2**21
+# matrices (n, n) that live at once while the marginal likelihood is computed
+_WORK = 4
+
+
+class Hyper(NamedTuple):
+    """Hyper-parameters of independent outputs, all positive.
+
+    ``length`` of shape (S, D) in the inputs' units, ``signal`` and ``noise`` of shape (S,), standard deviations in the
+    outputs' units.
+    """
+
+    length: Tensor
+    signal: Tensor
+    noise: Tensor
+
+
+def check_memory(n: int, outputs: int, device: torch.device) -> None:
+    """Refuse an exact process that cannot fit into memory, before anything is allocated.
+
+    Parameters
+    ----------
+    n : int
+        Training points.
+    outputs : int
+        Outputs; each keeps a factor of n^2 numbers.
+    device : torch.device
+        Where it is to live.
+
+    Raises
+    ------
+    SpecError
+        With the memory that it needs and the largest n that fits.
+
+    Examples
+    --------
+    >>> check_memory(1000, 4, torch.device("cpu"))
+    """
+    if device.type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    else:
+        return
+    need = 8 * (outputs + _WORK) * n * n
+    if need > 0.8 * free:
+        most = math.isqrt(int(0.8 * free / (8 * (outputs + _WORK))))
+        raise SpecError(
+            f"expected training data for which an exact Gaussian process fits into memory, {n} steps need "
+            f"{need / 1e9:.1f} GB of {free / 1e9:.1f} GB; use at most {most} steps (fewer episodes, or a longer time "
+            "step by .resample), or another model: a sparse Gaussian process is not part of the library yet"
+        )
+
+
+def factor(matrix: Tensor, name: str) -> tuple[Tensor, float]:
+    """Return the Cholesky factor of a covariance and the jitter that it took.
+
+    Parameters
+    ----------
+    matrix : Tensor, shape (n, n)
+        Symmetric; changed where jitter is added.
+    name : str
+        Of the kernel, for the message.
+
+    Returns
+    -------
+    tuple of Tensor, shape (n, n), and float
+        Lower triangle, and what was added to the diagonal.
+
+    Raises
+    ------
+    FitError
+        If the last rung of the ladder does not help either.
+
+    Examples
+    --------
+    >>> tril, jitter = factor(torch.ones(2, 2, dtype=torch.float64), "RBF()")
+    >>> 0 < jitter < 1e-9
+    True
+    """
+    diagonal = matrix.diagonal()
+    mean, added = float(diagonal.abs().mean()), 0.0
+    for rung in JITTER_LADDER:
+        diagonal.add_(rung * mean - added)
+        added = rung * mean
+        tril, info = torch.linalg.cholesky_ex(matrix)
+        if int(info) == 0 and bool(tril.diagonal().isfinite().all()):
+            return tril, added
+    raise FitError(
+        f"the covariance of kernel {name} at n = {len(matrix)} points is not positive definite, with jitter up to "
+        f"{added:.1g} either; look for extreme values among the inputs, or raise noise_floor="
+    )
+
+
+def log_marginal(kernel: Kernel, x: Tensor, y: Tensor, *, log_hyper: Tensor) -> tuple[float, Tensor]:
+    """Return the log marginal likelihood of one output and its gradient.
+
+    With G = a a' - K^-1 and a = K^-1 y, the derivative by a hyper-parameter is tr(G dK) / 2 (Rasmussen & Williams
+    2006, equation 5.9). For the length scales, with x already divided by them, this is half the sum over pairs of
+    W (x_i - x_j)^2, W the product of G and the kernel's slope, which one matrix product with x gives for all of them.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        Correlation.
+    x : Tensor, shape (n, D)
+        Inputs.
+    y : Tensor, shape (n,)
+        Values.
+    log_hyper : Tensor, shape (D + 2,)
+        Logarithms of the length scales, of the signal's and of the noise's standard deviation.
+
+    Returns
+    -------
+    tuple of float and Tensor, shape (D + 2,)
+        In nats; more is better.
+
+    Raises
+    ------
+    FitError
+        If the covariance is not positive definite.
+
+    Examples
+    --------
+    >>> from bayeswm.inference import RBF
+    >>> x, y = torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    >>> value, gradient = log_marginal(RBF(), x, y, log_hyper=torch.zeros(3, dtype=torch.float64))
+    >>> round(value, 4), gradient.numpy().round(6).tolist()  # N(0; 0, 2)
+    (-1.2655, [0.0, -0.5, -0.5])
+    """
+    n = len(y)
+    log_length, signal, noise = log_hyper[:-2], float((2 * log_hyper[-2]).exp()), float((2 * log_hyper[-1]).exp())
+    scaled = x / log_length.exp()
+    correlation, slope = kernel.with_slope(scaled)
+    covariance = signal * correlation
+    covariance.diagonal().add_(noise)
+    tril, _ = factor(covariance, repr(kernel))
+    alpha = torch.cholesky_solve(y[:, None], tril)[:, 0]
+    value = -0.5 * (y @ alpha) - tril.diagonal().log().sum() - 0.5 * n * math.log(2 * math.pi)
+    # symmetric, and stored by columns: its transpose is the contiguous one
+    g = torch.cholesky_inverse(tril).mT.contiguous().neg_().addr_(alpha, alpha)
+    by_noise = noise * g.diagonal().sum()
+    by_signal = signal * torch.dot(g.view(-1), correlation.view(-1))
+    weight = g.mul_(slope)
+    both = weight @ torch.cat((scaled, scaled.new_ones(n, 1)), -1)
+    by_length = (scaled.square() * both[:, -1:] - scaled * both[:, :-1]).sum(0).mul_(signal)
+    return float(value), torch.cat((by_length, by_signal[None], by_noise[None]))
+
+
+@dataclass(frozen=True, eq=False)
+class ExactPosterior:
+    """Independent zero-mean Gaussian processes given data, one for each output.
+
+    Attributes
+    ----------
+    kernel : Kernel
+        Correlation, of all outputs.
+    x : Tensor, shape (n, D)
+        Inputs.
+    y : Tensor, shape (S, n)
+        Values of each output.
+    hyper : Hyper
+        Hyper-parameters.
+
+    Examples
+    --------
+    Far from the data, the prior:
+
+    >>> from bayeswm.inference import RBF
+    >>> one = torch.ones(1, dtype=torch.float64)
+    >>> known = ExactPosterior(RBF(), one.view(1, 1), one.view(1, 1), Hyper(one.view(1, 1), one, 0.1 * one))
+    >>> mean, variance = known.function(torch.tensor([[1.0], [50.0]], dtype=torch.float64))
+    >>> mean[0].numpy().round(2).tolist(), variance[0].numpy().round(2).tolist()
+    ([0.99, 0.0], [0.01, 1.0])
+    """
+
+    kernel: Kernel
+    x: Tensor
+    y: Tensor
+    hyper: Hyper
+
+    @cached_property
+    def factors(self) -> tuple[Tensor, tuple[float, ...]]:
+        """Cholesky factors of the outputs' covariances, shape (S, n, n), and the jitter that each took."""
+        check_memory(len(self.x), len(self.y), self.x.device)
+        tril, jitter = [], []
+        for length, signal, noise in zip(*self.hyper, strict=True):
+            scaled = self.x / length
+            covariance = signal.square() * self.kernel.correlation(scaled, scaled)
+            covariance.diagonal().add_(noise.square())
+            one, added = factor(covariance, repr(self.kernel))
+            tril.append(one)
+            jitter.append(added)
+        return torch.stack(tril), tuple(jitter)
+
+    @property
+    def jitter(self) -> tuple[float, ...]:
+        """What was added to the diagonal of each output's covariance beyond the noise."""
+        return self.factors[1]
+
+    @property
+    def nugget(self) -> Tensor:
+        """Variance on the diagonal beside the kernel's: noise and jitter, shape (S,)."""
+        return self.hyper.noise.square() + torch.tensor(self.jitter, dtype=torch.float64, device=self.x.device)
+
+    def solve(self, values: Tensor) -> Tensor:
+        """Return K^-1 v for values of shape (S, n, k)."""
+        return torch.cholesky_solve(values, self.factors[0])
+
+    @cached_property
+    def alpha(self) -> Tensor:
+        """K^-1 y, shape (S, n)."""
+        return self.solve(self.y[..., None])[..., 0]
+
+    def function(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and variance of the function, without noise, at points (m, D), both of shape (S, m)."""
+        means, variances = [], []
+        size = max(_CHUNK // len(self.x), 1)
+        for s, (length, signal) in enumerate(zip(self.hyper.length, self.hyper.signal, strict=True)):
+            mean, variance = [], []
+            for part in points.split(size):
+                cross = signal.square() * self.kernel.correlation(part / length, self.x / length)
+                white = torch.linalg.solve_triangular(self.factors[0][s], cross.mT, upper=False)
+                mean.append(cross @ self.alpha[s])
+                variance.append((signal.square() - white.square().sum(0)).clamp(min=0.0))
+            means.append(torch.cat(mean))
+            variances.append(torch.cat(variance))
+        return torch.stack(means), torch.stack(variances)

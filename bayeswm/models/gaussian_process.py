@@ -1,0 +1,333 @@
+"""Gaussian processes: a function nobody wrote down, on top of physics that somebody did."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, NamedTuple, Self, override
+
+import torch
+from torch import Tensor
+
+from bayeswm.base.errors import DataError, SpecError
+from bayeswm.base.model import DynamicsModel
+from bayeswm.base.saving import plain
+from bayeswm.base.schema import Schema
+from bayeswm.base.structure import Structure
+from bayeswm.base.trajectories import Trajectories, Transitions
+from bayeswm.inference.gp_exact import ExactPosterior, Hyper, check_memory
+from bayeswm.inference.gp_fit import HyperPriors, OutputFit, fit_hyper
+from bayeswm.inference.gp_kernels import RBF, Kernel, Matern
+from bayeswm.inference.pathwise import draw_paths
+from bayeswm.models.gp_worlds import GaussianProcessWorlds, Residual
+
+
+class FunctionMoments(NamedTuple):
+    """Exact posterior mean and variance of the next state without process noise, both of shape (*batch, S)."""
+
+    mean: Tensor
+    variance: Tensor
+
+
+class GaussianProcess(DynamicsModel):
+    """An exact Gaussian process for each change of state, on a mean structure; each world is one function.
+
+    The process learns what the mean structure misses: ``next state = mean(state, action) + f(state, action) + noise``,
+    with a zero-mean prior on f, so that far from the data the answer is the mean structure's with the variance of the
+    prior. Angles enter as sine and cosine. Inputs are standardised inside, outputs scaled by their root mean square.
+    Hyper-parameters are maximum a posteriori; the noise is one learned number for each variable. Everything is float64.
+
+    The cost is that of a Cholesky decomposition of n training steps: a few thousand at most. A sparse version does not
+    exist yet.
+
+    Parameters
+    ----------
+    mean : Structure, optional
+        With a schema and fixed parameters; its process noise, if any, is not used. By default the state stays as it is.
+    kernel : Kernel
+        ``RBF()`` or ``Matern(nu=...)`` of :mod:`bayeswm.inference`, with a length scale for each input.
+    priors : HyperPriors, optional
+        Of the hyper-parameters, in standardised units; None maximises the marginal likelihood alone.
+    restarts : int
+        Starts of the optimiser, of which the best is kept.
+    noise_floor : float
+        Smallest standard deviation of the noise, as a share of the outputs' root mean square.
+    features : int
+        Random waves of a drawn function; more make draws more Gaussian (their mean and covariance are exact anyway).
+
+    Attributes
+    ----------
+    fits : tuple of OutputFit
+        How the fit of each state variable went.
+
+    Raises
+    ------
+    SpecError
+        If a number makes no sense, or the mean is not fixed.
+
+    Examples
+    --------
+    A pendulum that was taken for a lighter one:
+
+    >>> import bayeswm as bwm
+    >>> truth = bwm.KnownDynamics(structure=bwm.structures.Pendulum(length=0.5, damping=0.1), noise=0.01)
+    >>> g = torch.Generator().manual_seed(0)
+    >>> start, actions = torch.randn(4, 2, generator=g), torch.randn(4, 25, 1, generator=g)
+    >>> paths = bwm.rollout(truth, start, actions, particles=1, generator=g).particles[0, 0]
+    >>> train = bwm.Trajectories(truth.schema, state=torch.cat((start[:, None], paths), 1), action=actions)
+    >>> model = GaussianProcess(mean=bwm.structures.Pendulum(mass=0.7, length=0.5)).fit(train, progress=False)
+    >>> model.predictive(start, actions[:, 0], generator=g).mean.shape
+    torch.Size([4, 1, 2])
+    """
+
+    def __init__(
+        self,
+        *,
+        mean: Structure | None = None,
+        kernel: Kernel | None = None,
+        priors: HyperPriors | None = HyperPriors(),  # noqa: B008 (frozen)
+        restarts: int = 3,
+        noise_floor: float = 3e-3,
+        features: int = 1024,
+    ) -> None:
+        for name, value in {"restarts": restarts, "features": features}.items():
+            if not isinstance(value, int) or value < 1:
+                raise SpecError(f"expected {name} >= 1, got {value!r}")
+        if not 0 < noise_floor < 1:
+            raise SpecError(f"expected noise_floor in (0, 1), got {noise_floor}")
+        if kernel is not None and not isinstance(kernel, Kernel):
+            raise SpecError(f"expected a kernel of bayeswm.inference, RBF() or Matern(nu=...), got {kernel!r}")
+        if mean is not None:
+            if mean.schema is None:
+                raise SpecError(f"expected a mean with fixed parameters, got {mean.name}, which learns its own")
+            uncertain = [k for k, p in mean.parameters().items() if p.uncertain]
+            if uncertain:
+                raise SpecError(
+                    f"expected a mean with fixed parameters, got laws for {', '.join(uncertain)}; give numbers"
+                )
+        self.mean, self.kernel, self.priors = mean, RBF() if kernel is None else kernel, priors
+        self.restarts, self.noise_floor, self.features = restarts, noise_floor, features
+        self.fits: tuple[OutputFit, ...] = ()
+        self._residual: Residual | None = None
+
+    @property
+    def structure(self) -> Structure | None:
+        """The mean structure, under the name by which files know it."""
+        return self.mean
+
+    @property
+    def _fitted(self) -> Residual:
+        if self._residual is None:
+            raise SpecError("expected a fitted model: call .fit(trajectories) first")
+        return self._residual
+
+    @property
+    @override
+    def schema(self) -> Schema:
+        return self._fitted.schema
+
+    @property
+    def hyper(self) -> Hyper:
+        """Hyper-parameters: length scales of standardised inputs, standard deviations in the state's units."""
+        r = self._fitted
+        length, signal, noise = r.posterior.hyper
+        return Hyper(length, signal * r.output_scale, noise * r.output_scale)
+
+    @property
+    def jitter(self) -> tuple[float, ...]:
+        """What the decomposition of each standardised covariance needed on its diagonal beyond the noise."""
+        return self._fitted.posterior.jitter
+
+    @override
+    def fit(self, trajectories: Trajectories, *, seed: int | None = None, progress: bool = True) -> Self:
+        """Learn the hyper-parameters and keep the data.
+
+        Parameters
+        ----------
+        trajectories : Trajectories
+            Recorded states and actions.
+        seed : int, optional
+            Decides the starts of the optimiser; 0 by default, since the best of them seldom depends on it.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        GaussianProcess
+            The model itself.
+
+        Raises
+        ------
+        SpecError
+            If the data are too many for memory, do not fit the mean, or have state variables other than reals and
+            angles.
+        DataError, FitError
+            Without a single transition; if a covariance is not positive definite with jitter either.
+
+        Warns
+        -----
+        DataWarning
+            For inputs that never vary and outputs without anything to learn.
+        """
+        schema = trajectories.schema
+        if not schema.state.flat:
+            raise SpecError("expected state variables of kind real or angle; this model cannot predict other kinds")
+        if self.mean is not None:
+            self.mean.bind(schema)
+        with torch.inference_mode(False), torch.no_grad():
+            data = trajectories.transitions()
+            check_memory(len(data.state), schema.state.size, data.state.device)
+            residual = Residual.standardised(schema, self.mean, self.kernel, data=data)
+            posterior = residual.posterior
+            hyper, fits = fit_hyper(
+                self.kernel,
+                posterior.x,
+                posterior.y,
+                priors=self.priors,
+                restarts=self.restarts,
+                noise_floor=self.noise_floor,
+                seed=0 if seed is None else seed,
+                progress=progress,
+            )
+            posterior = dataclasses.replace(posterior, hyper=hyper)
+            _ = posterior.alpha  # so that a covariance that cannot be decomposed is found here
+        self._residual, self.fits = dataclasses.replace(residual, posterior=posterior), fits
+        return self
+
+    @override
+    def draw(self, worlds: int, *, generator: torch.Generator | None = None) -> GaussianProcessWorlds:
+        """Draw that many functions, each with random waves of its own.
+
+        Raises
+        ------
+        SpecError
+            Without a generator, or for fewer than one world.
+        """
+        residual = self._fitted
+        if generator is None:
+            raise SpecError("expected generator=torch.Generator to draw functions, got none")
+        if worlds < 1:
+            raise SpecError(f"expected worlds >= 1, got {worlds}")
+        with torch.no_grad():
+            paths = draw_paths(residual.posterior, worlds, features=self.features, generator=generator)
+            noise = residual.posterior.hyper.noise * residual.output_scale
+            paths["process_noise"] = noise.expand(worlds, -1).clone()
+        return GaussianProcessWorlds(residual, paths)
+
+    @override
+    def condition(self, trajectories: Trajectories, *, in_training: bool = False) -> GaussianProcess:
+        """Return the process given these trajectories too, exactly; hyper-parameters stay as they are.
+
+        Parameters
+        ----------
+        trajectories : Trajectories
+            New data, with the model's schema.
+        in_training : bool
+            The data were in the training set: the model comes back as it is.
+
+        Raises
+        ------
+        SpecError
+            If the schema differs, or the data are too many for memory.
+        """
+        residual = self._fitted
+        if in_training:
+            return self
+        if trajectories.schema != residual.schema:
+            raise SpecError("expected trajectories of the model's schema, got another; see Trajectories.with_schema")
+        new = self._like()
+        with torch.inference_mode(False), torch.no_grad():
+            data = Transitions(*(v.to(residual.posterior.x.device) for v in trajectories.transitions()))
+            x = torch.cat((residual.posterior.x, residual.inputs(*data[:3])))
+            y = torch.cat((residual.posterior.y, residual.outputs(data)), -1)
+            check_memory(len(x), len(y), x.device)
+            new._residual = dataclasses.replace(residual, posterior=dataclasses.replace(residual.posterior, x=x, y=y))
+            _ = new._residual.posterior.alpha
+        new.fits = self.fits
+        return new
+
+    def posterior(self, state: Tensor, action: Tensor, *, context: Tensor | None = None) -> FunctionMoments:
+        """Return the exact mean and variance of the next state without process noise, over all worlds.
+
+        Parameters
+        ----------
+        state : Tensor, shape (*batch, S)
+            Where the system is.
+        action : Tensor, shape (*batch, A)
+            What is done.
+        context : Tensor, shape (*batch, C), optional
+            Environment factors.
+
+        Returns
+        -------
+        FunctionMoments
+
+        Raises
+        ------
+        DataError
+            For wrong shapes or NaN.
+        """
+        r = self._fitted
+        given = {"state": state, "action": action, "context": torch.empty(0) if context is None else context}
+        parts: list[Tensor] = []
+        for name, values in given.items():
+            tensor, columns = torch.as_tensor(values).to(r.posterior.x), getattr(r.schema, name).columns
+            bad = int((~tensor.isfinite()).sum())
+            if tensor.ndim < 1 or tensor.shape[-1] != len(columns) or bad:
+                raise DataError(
+                    f"expected finite {name} of shape (*batch, {len(columns)}) for {columns}, "
+                    f"got shape {tuple(tensor.shape)} with {bad} value(s) that are NaN or infinite"
+                )
+            parts.append(tensor)
+        batch = torch.broadcast_shapes(*(p.shape[:-1] for p in parts))
+        state, action, context = (p.expand(*batch, p.shape[-1]) for p in parts)
+        points = r.inputs(state, action, context)
+        mean, variance = (v.mT.reshape(*batch, -1) for v in r.posterior.function(points.reshape(-1, points.shape[-1])))
+        known = r.known(state, action, context, 0)
+        return FunctionMoments(known + mean * r.output_scale, variance * r.output_scale.square())
+
+    # --- files ------------------------------------------------------------------------------------------------------
+
+    def _settings(self) -> dict[str, Any]:
+        return {"restarts": self.restarts, "noise_floor": self.noise_floor, "features": self.features}
+
+    def _like(self) -> GaussianProcess:
+        return GaussianProcess(mean=self.mean, kernel=self.kernel, priors=self.priors, **self._settings())
+
+    @override
+    def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        r = self._fitted
+        if type(self.kernel) not in (RBF, Matern):
+            raise SpecError(f"expected a kernel of the library to save, RBF() or Matern(nu=...), got {self.kernel!r}")
+        config = {
+            **self._settings(),
+            "kernel": self.kernel.to_dict(),
+            "priors": None if self.priors is None else dataclasses.asdict(self.priors),
+            "schema": r.schema.to_dict(),
+            "fits": [dataclasses.asdict(f) for f in self.fits],
+        }
+        tensors = {"x": r.posterior.x, "y": r.posterior.y, **r.posterior.hyper._asdict()}
+        tensors |= {"input_mean": r.input_mean, "input_scale": r.input_scale, "output_scale": r.output_scale}
+        return plain(config), tensors
+
+    @classmethod
+    @override
+    def from_state(
+        cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], structure: Structure | None
+    ) -> GaussianProcess:
+        priors = config["priors"]
+        model = cls(
+            mean=structure,
+            kernel=Kernel.from_dict(config["kernel"]),
+            priors=None if priors is None else HyperPriors(**{k: (v[0], v[1]) for k, v in priors.items()}),
+            **{k: config[k] for k in ("restarts", "noise_floor", "features")},
+        )
+        hyper = Hyper(*(tensors[k].clone() for k in Hyper._fields))
+        model._residual = Residual(
+            Schema.from_dict(config["schema"]),
+            structure,
+            ExactPosterior(model.kernel, tensors["x"].clone(), tensors["y"].clone(), hyper),
+            *(tensors[k].clone() for k in ("input_mean", "input_scale", "output_scale")),
+        )
+        model.fits = tuple(OutputFit(**{**f, "starts": tuple(f["starts"])}) for f in config["fits"])
+        return model

@@ -1,0 +1,147 @@
+"""Worlds of a Gaussian process: functions drawn from it, on top of a mean structure."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from typing import Self, override
+
+import torch
+from torch import Tensor
+
+from bayeswm.base.errors import DataWarning
+from bayeswm.base.laws import Gaussian
+from bayeswm.base.schema import Schema
+from bayeswm.base.structure import Structure
+from bayeswm.base.trajectories import Transitions
+from bayeswm.base.worlds import MarkovWorlds
+from bayeswm.inference.gp_exact import ExactPosterior, Hyper
+from bayeswm.inference.gp_kernels import Kernel
+from bayeswm.inference.pathwise import evaluate_paths
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Residual:
+    """What the mean structure misses, as a process on standardised inputs and outputs."""
+
+    schema: Schema
+    mean: Structure | None
+    posterior: ExactPosterior
+    input_mean: Tensor
+    input_scale: Tensor
+    output_scale: Tensor
+
+    @classmethod
+    def standardised(cls, schema: Schema, mean: Structure | None, kernel: Kernel, *, data: Transitions) -> Residual:
+        """Take the scales from training data; the hyper-parameters are still to be found, and 1."""
+        device = data.state.device
+        inputs = schema.state.embedding_size + schema.action.embedding_size + schema.context.embedding_size
+        size = schema.state.size
+        one = torch.ones(size, dtype=torch.float64, device=device)
+        hyper = Hyper(one[:, None].expand(-1, inputs), one, one)
+        blank = ExactPosterior(kernel, one.new_empty(0, inputs), one.new_empty(size, 0), hyper)
+        raw = cls(schema, mean, blank, one.new_zeros(inputs), one.new_ones(inputs), one)
+        x, y = raw.inputs(data.state, data.action, data.context), raw.outputs(data)
+        center = x.mean(0)
+        spread = (x - center).square().mean(0).sqrt()
+        constant = spread <= 1e-9 * x.abs().amax(0).clamp(min=1e-30)
+        if len(x) > 1 and bool(constant.any()):
+            features = (f"state feature {i}" for i in range(schema.state.embedding_size))
+            names = (*features, *schema.action.columns, *schema.context.columns)
+            named = [names[i] if i < len(names) else f"feature {i}" for i in constant.nonzero()[:, 0].tolist()]
+            warnings.warn(f"constant input column(s) {', '.join(named)}: scale 1 is used", DataWarning, stacklevel=3)
+        spread = torch.where(constant, 1.0, spread)
+        scale = y.square().mean(-1).sqrt()
+        # what is left by rounding is nothing to learn
+        nothing = scale <= 1e-12 * data.next_state.double().abs().amax(0).clamp(min=1e-30)
+        if bool(nothing.any()):
+            named = [schema.state.columns[i] for i in nothing.nonzero()[:, 0].tolist()]
+            text = f"nothing to learn in {', '.join(named)}: the mean explains every step"
+            warnings.warn(f"{text}; the size of the changes, or 1, is the scale", DataWarning, stacklevel=3)
+            change = schema.state.difference(data.next_state.double(), data.state.double()).square().mean(0).sqrt()
+            scale = torch.where(nothing, torch.where(change > 0, change, 1.0), scale)
+        posterior = dataclasses.replace(blank, x=(x - center) / spread, y=y / scale[:, None])
+        return cls(schema, mean, posterior, center, spread, scale)
+
+    def inputs(self, state: Tensor, action: Tensor, context: Tensor) -> Tensor:
+        """Return standardised inputs, shape (*batch, D)."""
+        s = self.schema
+        batch = torch.broadcast_shapes(state.shape[:-1], action.shape[:-1], context.shape[:-1])
+        parts = (s.state.embed(state.double()), s.action.embed(action.double()), s.context.embed(context.double()))
+        x = torch.cat([p.expand(*batch, p.shape[-1]) for p in parts if p.shape[-1]], -1)
+        return (x - self.input_mean) / self.input_scale
+
+    def outputs(self, data: Transitions) -> Tensor:
+        """Return scaled differences between what came and what the mean says, shape (S, n)."""
+        known = self.known(data.state.double(), data.action.double(), data.context.double(), data.step)
+        return (self.schema.state.difference(data.next_state.double(), known) / self.output_scale).mT.contiguous()
+
+    def known(self, state: Tensor, action: Tensor, context: Tensor, step: int | Tensor) -> Tensor:  # noqa: PLR0917
+        """Return the mean structure's next state, shape (*batch, S)."""
+        if self.mean is None:
+            return state
+        values = {
+            # the dtype at once: a float would become float32 on the way
+            k: torch.as_tensor(p.value, dtype=state.dtype, device=state.device)
+            for k, p in self.mean.parameters().items()
+        }
+        return self.mean.transition(values, state, action, context, step)[0]
+
+
+class GaussianProcessWorlds(MarkovWorlds):
+    """Functions drawn from the posterior of a Gaussian process, each with its process noise.
+
+    Parameters
+    ----------
+    residual : Residual
+        What they were drawn from.
+    parameters : mapping of str to Tensor, shape (worlds, ...)
+        ``frequency``, ``phase``, ``amplitude`` and ``update`` of the functions in standardised units, and
+        ``process_noise`` (worlds, S) in the state's.
+    log_weight : Tensor, shape (worlds,), optional
+        Equal weights by default.
+    """
+
+    def __init__(
+        self,
+        residual: Residual,
+        parameters: Mapping[str, Tensor],
+        *,
+        log_weight: Tensor | None = None,
+        exhaustive: bool = False,
+    ) -> None:
+        self.residual, self.schema, self.parameters = residual, residual.schema, dict(parameters)
+        noise = self.parameters["process_noise"]
+        if log_weight is None:
+            log_weight = noise.new_zeros(len(noise))
+        self.log_weight = torch.log_softmax(log_weight.double(), 0)
+        self.exhaustive = exhaustive
+        self.noise_size = residual.schema.state.size
+
+    @override
+    def transition(
+        self, carry: Tensor, action: Tensor, context: Tensor | None = None, *, step: int | Tensor = 0
+    ) -> Gaussian:
+        if context is None:
+            context = action.new_empty(*action.shape[:-1], 0)
+        r = self.residual
+        state = carry
+        # one state in all worlds, as at the start: inputs and kernel are computed once
+        if all(_same_in_all_worlds(v, carry.ndim) for v in (carry, action, context)):
+            state, action, context = (v[:1] if v.ndim == carry.ndim else v for v in (carry, action, context))
+        points = r.inputs(state, action, context)
+        full = points.shape[1:-1]
+        values = evaluate_paths(r.posterior, self.parameters, points.reshape(len(points), -1, points.shape[-1]))
+        known = r.known(state, action, context, step)
+        mean = known + values.view(len(values), *full, -1) * r.output_scale
+        scale = self.parameters["process_noise"].view(len(self), *(1,) * (mean.ndim - 2), -1)
+        return Gaussian(mean, scale)
+
+    @override
+    def _with(self, *, parameters: Mapping[str, Tensor], log_weight: Tensor, exhaustive: bool) -> Self:
+        return type(self)(self.residual, parameters, log_weight=log_weight, exhaustive=exhaustive)
+
+
+def _same_in_all_worlds(values: Tensor, ndim: int) -> bool:
+    return values.ndim < ndim or len(values) == 1 or values.stride(0) == 0
