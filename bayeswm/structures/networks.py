@@ -59,6 +59,8 @@ def evaluate(flat: Tensor, x: Tensor, sizes: Sizes) -> Tensor:
         return plain(flat, x, sizes)
     if torch.is_grad_enabled() and (flat.requires_grad or x.requires_grad):
         return _Network.apply(flat, x, sizes)
+    if x.device.type != "cpu":  # the loops below are for a processor's caches
+        return plain(flat, x, sizes)
     out = x.new_empty(*x.shape[:2], sizes[-1])
     *hidden, last = layers(flat, sizes)
     rows = min(_ROWS, max(x.shape[1], 1))
