@@ -8,16 +8,12 @@ from typing import Any, Self, override
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
 from bayeswm.base.errors import SpecError
-from bayeswm.base.priors import decode as decode_value
-from bayeswm.base.priors import encode as encode_value
 from bayeswm.base.schema import Schema, Variable
 from bayeswm.base.structure import Parameter, Parameters, Structure
-from bayeswm.structures.integrators import RK4, Euler, Integrator, decode, encode
-
-Value = float | Tensor | Distribution
+from bayeswm.structures.integrators import RK4, Euler, Integrator
+from bayeswm.structures.mechanics import Value, arguments, described
 
 
 class CartPole(Structure):
@@ -159,17 +155,15 @@ class CartPole(Structure):
 
     @override
     def config(self) -> dict[str, Any]:
-        return {
-            "values": {k: encode_value(v) for k, v in self.values.items()},
-            "upright": self.upright,
-            "force_limit": self.force_limit,
-            "integrator": encode(self.integrator),
-            "time_step": self._schema.time_step,
-        }
+        return described(
+            self.values,
+            self.integrator,
+            upright=self.upright,
+            force_limit=self.force_limit,
+            time_step=self._schema.time_step,
+        )
 
     @classmethod
     @override
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        rest = {k: v for k, v in config.items() if k not in ("values", "integrator")}
-        values = {k: decode_value(v) for k, v in config["values"].items()}
-        return cls(**values, integrator=decode(config["integrator"]), **rest)
+        return cls(**arguments(config))

@@ -8,15 +8,11 @@ from typing import Any, Self, override
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 
-from bayeswm.base.priors import decode as decode_value
-from bayeswm.base.priors import encode as encode_value
 from bayeswm.base.schema import Schema, Variable
 from bayeswm.base.structure import Parameter, Parameters, Structure
-from bayeswm.structures.integrators import RK4, Integrator, SemiImplicitEuler, decode, encode
-
-Value = float | Tensor | Distribution
+from bayeswm.structures.integrators import RK4, Integrator, SemiImplicitEuler
+from bayeswm.structures.mechanics import Value, arguments, described
 
 # Coulomb friction acts as tanh(speed / this), in rad/s, so that it has a derivative at rest
 _STICTION_SPEED = 0.05
@@ -158,18 +154,16 @@ class Pendulum(Structure):
 
     @override
     def config(self) -> dict[str, Any]:
-        return {
-            "values": {k: encode_value(v) for k, v in self.values.items()},
-            "upright": self.upright,
-            "torque_limit": self.torque_limit,
-            "speed_limit": self.speed_limit,
-            "integrator": encode(self.integrator),
-            "time_step": self._schema.time_step,
-        }
+        return described(
+            self.values,
+            self.integrator,
+            upright=self.upright,
+            torque_limit=self.torque_limit,
+            speed_limit=self.speed_limit,
+            time_step=self._schema.time_step,
+        )
 
     @classmethod
     @override
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        rest = {k: v for k, v in config.items() if k not in ("values", "integrator")}
-        values = {k: decode_value(v) for k, v in config["values"].items()}
-        return cls(**values, integrator=decode(config["integrator"]), **rest)
+        return cls(**arguments(config))
