@@ -210,6 +210,10 @@ class Worlds(ABC):
                 raise SpecError(
                     f"{name}: expected a shape that fits {tuple(old.shape)}, got {tuple(new.shape)}"
                 ) from None
+        return self._replaced(parameters)
+
+    def _replaced(self, parameters: Mapping[str, Tensor]) -> Self:
+        """Return worlds with values that were set by hand; a leaf may look at them first."""
         return self._with(parameters=parameters, log_weight=self.log_weight, exhaustive=self.exhaustive)
 
     def to(self, target: torch.device | str | torch.dtype) -> Self:
@@ -401,15 +405,21 @@ class StructureWorlds(MarkovWorlds):
         return Gaussian(mean, scale, noisy=self.noisy)
 
     @override
-    def _with(self, *, parameters: Mapping[str, Tensor], log_weight: Tensor, exhaustive: bool) -> Self:
+    def _replaced(self, parameters: Mapping[str, Tensor]) -> Self:
         for name, p in self.structure.parameters().items():
             if p.positive and name in parameters and bool((parameters[name] <= 0).any()):
                 raise SpecError(f"{self.structure.name}: expected {name} > 0, got {float(parameters[name].min()):g}")
-        noisy, scale = self.noisy, parameters.get("process_noise")
-        if noisy is not None and scale is not None and scale is not self.parameters["process_noise"]:
+        new = super()._replaced(parameters)
+        scale = parameters.get("process_noise")
+        if self.noisy is not None and scale is not None and scale is not self.parameters["process_noise"]:
             # noise that was set is never dropped
             given = (scale != 0).flatten(0, -2).any(0).nonzero().squeeze(-1).tolist()
-            noisy = tuple(sorted({*noisy, *given}))
+            new.noisy = tuple(sorted({*self.noisy, *given}))
+            new.noise_size = len(new.noisy)
+        return new
+
+    @override
+    def _with(self, *, parameters: Mapping[str, Tensor], log_weight: Tensor, exhaustive: bool) -> Self:
         return type(self)(
-            self.structure, self.schema, parameters, log_weight=log_weight, exhaustive=exhaustive, noisy=noisy
+            self.structure, self.schema, parameters, log_weight=log_weight, exhaustive=exhaustive, noisy=self.noisy
         )
