@@ -206,6 +206,26 @@ class Trajectories:
         """Which measured values were recorded, shape (N, T + 1, M)."""
         return ~self.measurement.isnan()
 
+    def measured_as(self, schema: Schema) -> Tensor:
+        """Return what was recorded of the variables that a schema has as measured, shape (N, T + 1, M).
+
+        They are found by name: in the observation where these trajectories have one, in the state otherwise.
+
+        Raises
+        ------
+        SpecError
+            If states, actions, contexts or the time step differ, or a measured variable was not recorded.
+        """
+        schema.check_same(self.schema, who="the model")
+        have, want = self.schema.measured.columns, schema.measured.columns
+        missing = [name for name in want if name not in have]
+        if missing:
+            raise SpecError(
+                f"expected measurements of ({', '.join(want)}), as the model has, got ({', '.join(have)}); "
+                "use trajectories of a schema with this observation"
+            )
+        return self.measurement[..., [have.index(name) for name in want]]
+
     def states(self) -> Tensor:
         """Return the states, shape (N, T + 1, S).
 

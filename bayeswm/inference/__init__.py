@@ -4,11 +4,14 @@ from bayeswm.inference.constraints import Unconstrained
 from bayeswm.inference.convergence import ess_bulk, r_hat
 from bayeswm.inference.draws import Draws
 from bayeswm.inference.ensemble import EpochReport, TrainingState, train_ensemble
+from bayeswm.inference.filtering import window_log_likelihood
+from bayeswm.inference.gaussian_filter import GaussianBelief, LinearGaussian, Sensors, Unscented
 from bayeswm.inference.gp_exact import ExactPosterior, Hyper, log_marginal
 from bayeswm.inference.gp_fit import HyperPriors, OutputFit, fit_hyper
 from bayeswm.inference.gp_kernels import RBF, Kernel, Matern
 from bayeswm.inference.hmc import HMC
 from bayeswm.inference.importance import Weights, smooth_weights
+from bayeswm.inference.particle_filter import ParticleFilter
 from bayeswm.inference.pathwise import draw_paths, evaluate_paths
 from bayeswm.inference.stacking import stack
 
@@ -18,13 +21,18 @@ __all__ = [
     "Draws",
     "EpochReport",
     "ExactPosterior",
+    "GaussianBelief",
     "Hyper",
     "HyperPriors",
     "Kernel",
+    "LinearGaussian",
     "Matern",
     "OutputFit",
+    "ParticleFilter",
+    "Sensors",
     "TrainingState",
     "Unconstrained",
+    "Unscented",
     "Weights",
     "draw_paths",
     "ess_bulk",
@@ -35,4 +43,5 @@ __all__ = [
     "smooth_weights",
     "stack",
     "train_ensemble",
+    "window_log_likelihood",
 ]

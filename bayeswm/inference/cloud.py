@@ -90,10 +90,10 @@ class Cloud(NamedTuple):
             spread[column] = spread[column] * torch.where(there, noise / total, 1.0)
         shape = log_weight.shape
         log_prob = torch.logsumexp(log_weight, -1)
-        stacked = (torch.stack([v.expand(shape) for v in columns], -1) for columns in (center, spread))
+        moved, narrowed = (torch.stack([v.expand(shape) for v in columns], -1) for columns in (center, spread))
         # no particle explains what came: the weights stay, the density says it
         normal = torch.where(log_prob[..., None].isfinite(), log_weight - log_prob[..., None], self.log_weight)
-        return Cloud(*stacked, normal, self.age), log_prob
+        return Cloud(moved, narrowed, normal, self.age), log_prob
 
 
 class CloudLaw(Law):
@@ -139,17 +139,10 @@ class CloudLaw(Law):
         shape = torch.broadcast_shapes(edges.shape[:-1], noise.shape[:-1])
         at = torch.special.ndtr(noise[..., :1]).expand(*shape, 1) * edges[..., -1:]
         index = torch.searchsorted(edges.expand(*shape, -1).contiguous(), at.contiguous())
-        return self._component(index.clamp(max=edges.shape[-1] - 1), noise[..., 1:], shape)
-
-    def _component(self, index: Tensor, noise: Tensor, shape: torch.Size) -> Tensor:
-        size = self.center.shape[-1]
-        index = index[..., None].expand(*shape, 1, size)
-        center, spread = (v.expand(*shape, *v.shape[-2:]).gather(-2, index)[..., 0, :] for v in self._parts)
-        return center + spread * noise
-
-    @property
-    def _parts(self) -> tuple[Tensor, Tensor]:
-        return self.center, self.spread
+        index = index.clamp(max=edges.shape[-1] - 1)[..., None].expand(*shape, 1, self.center.shape[-1])
+        parts = (self.center, self.spread)
+        center, spread = (v.expand(*shape, *v.shape[-2:]).gather(-2, index)[..., 0, :] for v in parts)
+        return center + spread * noise[..., 1:]
 
     @override
     def abduct(self, next_state: Tensor, *, tolerance: float | None = None) -> Tensor:

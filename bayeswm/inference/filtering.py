@@ -88,16 +88,14 @@ def filter_along(
     return Filtered(beliefs, passages, stacked)
 
 
-def first_belief(
-    mean: Tensor, scale: Tensor, *, measured: Tensor, sensors: Sensors
-) -> tuple[Tensor, Tensor, Tensor]:
+def first_belief(mean: Tensor, scale: Tensor, *, measured: Tensor, sensors: Sensors) -> tuple[Tensor, Tensor, Tensor]:
     """Condition independent Gaussian columns on one measurement.
 
     Parameters
     ----------
     mean, scale : Tensor, broadcastable to (W, P, *batch, S)
-        What is believed before; an infinite scale says nothing at all (a flat prior): then the measurement alone counts,
-        and it has no density.
+        What is believed before; an infinite scale says nothing at all (a flat prior): then the measurement alone
+        counts, and it has no density.
     measured : Tensor, shape (*batch, M)
         NaN where nothing was measured.
     sensors : Sensors
