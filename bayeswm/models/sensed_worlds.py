@@ -193,8 +193,8 @@ class SensedWorlds(Worlds):
     @override
     def log_likelihood(self, carry: Carry, measurements: Tensor, actions: Tensor, context: Tensor) -> Tensor:
         needed = (~measurements.isnan()).any(-1).flip(-1).cummax(-1).values.flip(-1)
-        given = {"actions": actions, "context": context, "inside": needed}
-        return self._along(self._belief(carry), measurements, **given).log_prob
+        belief = self._belief(carry)
+        return self._along(belief, measurements, actions=actions, context=context, inside=needed).log_prob
 
     @override
     def smooth(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> tuple[Noise, Tensor]:
