@@ -28,7 +28,7 @@ MEAN, SCALE = normal(SIZE, seed=6), 0.2 + normal(SIZE, seed=7).abs()
 NOISE, SENSOR = 0.1 + normal(WORLDS, SIZE, seed=8).abs(), 0.1 + normal(WORLDS, 2, seed=9).abs()
 
 
-def linear(a: Tensor, b: Tensor):  # noqa: ANN201 (a closure over matrices)
+def linear(a: Tensor, b: Tensor):
     def transition(states: Tensor, action: Tensor, _context: Tensor, _step: int) -> tuple[Tensor, None]:
         lead = (len(a), *(1,) * (states.ndim - 2))
         moved = (a.view(*lead, SIZE, SIZE) @ states[..., None])[..., 0]

@@ -78,9 +78,7 @@ def test_moments_of_a_linear_transition_are_exact(size: int, method: Unscented |
     later = passage.predicted()
     cover = before.covariance
     torch.testing.assert_close(later.mean, before.mean @ A.mT + c, atol=1e-12, rtol=1e-10)
-    torch.testing.assert_close(
-        later.covariance, A @ cover @ A.mT + scale.square().diag(), atol=1e-11, rtol=1e-10
-    )
+    torch.testing.assert_close(later.covariance, A @ cover @ A.mT + scale.square().diag(), atol=1e-11, rtol=1e-10)
     torch.testing.assert_close(passage.settled().covariance, A @ cover @ A.mT, atol=1e-11, rtol=1e-10)
     torch.testing.assert_close(passage.after @ passage.before.mT, A @ cover, atol=1e-11, rtol=1e-10)
 
