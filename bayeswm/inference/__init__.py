@@ -5,7 +5,8 @@ from bayeswm.inference.convergence import ess_bulk, r_hat
 from bayeswm.inference.draws import Draws
 from bayeswm.inference.ensemble import EpochReport, TrainingState, train_ensemble
 from bayeswm.inference.filtering import window_log_likelihood
-from bayeswm.inference.gaussian_filter import GaussianBelief, LinearGaussian, Sensors, Unscented
+from bayeswm.inference.gaussian_belief import GaussianBelief, Sensors
+from bayeswm.inference.gaussian_filter import LinearGaussian, Unscented
 from bayeswm.inference.gp_exact import ExactPosterior, Hyper, log_marginal
 from bayeswm.inference.gp_fit import HyperPriors, OutputFit, fit_hyper
 from bayeswm.inference.gp_kernels import RBF, Kernel, Matern

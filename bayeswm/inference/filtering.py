@@ -11,7 +11,8 @@ from torch import Tensor
 
 from bayeswm.base.errors import DataError
 from bayeswm.inference.cloud import Cloud
-from bayeswm.inference.gaussian_filter import GaussianBelief, LinearGaussian, Move, Passage, Sensors, Unscented
+from bayeswm.inference.gaussian_belief import GaussianBelief, Sensors
+from bayeswm.inference.gaussian_filter import LinearGaussian, Move, Passage, Unscented
 from bayeswm.inference.particle_filter import CloudPassage, ParticleFilter
 
 Filter = Unscented | LinearGaussian | ParticleFilter

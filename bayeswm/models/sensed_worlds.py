@@ -16,7 +16,8 @@ from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief, MarkovWorlds, Noise, Worlds
 from bayeswm.inference.cloud import Cloud, CloudLaw
 from bayeswm.inference.filtering import Filter, Filtered, filter_along, first_belief
-from bayeswm.inference.gaussian_filter import GaussianBelief, Move, Sensors
+from bayeswm.inference.gaussian_belief import GaussianBelief, Sensors
+from bayeswm.inference.gaussian_filter import Move
 from bayeswm.inference.particle_filter import ParticleFilter
 from bayeswm.models.belief_law import BeliefLaw
 

@@ -9,7 +9,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 import bayeswm as bwm
 from bayeswm.inference.cloud import Cloud
-from bayeswm.inference.gaussian_filter import Sensors
+from bayeswm.inference.gaussian_belief import Sensors
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

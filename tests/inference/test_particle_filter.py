@@ -8,7 +8,8 @@ from torch import Tensor
 
 import bayeswm as bwm
 from bayeswm.inference.filtering import Filter, filter_along, first_belief, window_log_likelihood
-from bayeswm.inference.gaussian_filter import LinearGaussian, Move, Sensors, Unscented
+from bayeswm.inference.gaussian_belief import Sensors
+from bayeswm.inference.gaussian_filter import LinearGaussian, Move, Unscented
 from bayeswm.inference.particle_filter import ParticleFilter, _systematic
 from tests.inference.dense import solve
 from tests.statistical.checks import BUDGET, gaussian_p, mean_p
