@@ -9,8 +9,10 @@ from bayeswm.inference.gp_fit import HyperPriors, OutputFit, fit_hyper
 from bayeswm.inference.gp_kernels import RBF, Kernel, Matern
 from bayeswm.inference.hmc import HMC
 from bayeswm.inference.importance import Weights, smooth_weights
+from bayeswm.inference.joint import Inference, Inferred, Joint
 from bayeswm.inference.pathwise import draw_paths, evaluate_paths
 from bayeswm.inference.stacking import stack
+from bayeswm.inference.tempering import temper
 
 __all__ = [
     "HMC",
@@ -20,6 +22,9 @@ __all__ = [
     "ExactPosterior",
     "Hyper",
     "HyperPriors",
+    "Inference",
+    "Inferred",
+    "Joint",
     "Kernel",
     "Matern",
     "OutputFit",
@@ -34,5 +39,6 @@ __all__ = [
     "r_hat",
     "smooth_weights",
     "stack",
+    "temper",
     "train_ensemble",
 ]
