@@ -10,8 +10,15 @@ from bayeswm.inference.gp_kernels import RBF, Kernel, Matern
 from bayeswm.inference.hmc import HMC
 from bayeswm.inference.importance import Weights, smooth_weights
 from bayeswm.inference.joint import Inference, Inferred, Joint
+from bayeswm.inference.likelihoods import (
+    GaussianLikelihood,
+    HeteroscedasticLikelihood,
+    Likelihood,
+    StudentTLikelihood,
+)
 from bayeswm.inference.pathwise import draw_paths, evaluate_paths
 from bayeswm.inference.stacking import stack
+from bayeswm.inference.student import StudentT
 from bayeswm.inference.tempering import temper
 
 __all__ = [
@@ -20,14 +27,19 @@ __all__ = [
     "Draws",
     "EpochReport",
     "ExactPosterior",
+    "GaussianLikelihood",
+    "HeteroscedasticLikelihood",
     "Hyper",
     "HyperPriors",
     "Inference",
     "Inferred",
     "Joint",
     "Kernel",
+    "Likelihood",
     "Matern",
     "OutputFit",
+    "StudentT",
+    "StudentTLikelihood",
     "TrainingState",
     "Unconstrained",
     "Weights",
