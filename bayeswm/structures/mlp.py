@@ -157,7 +157,7 @@ class MLP(Structure):
             return parameters[name][:, None]
 
         x = self.features(state, action, context)
-        shape = x.shape[:-1]
+        shape = (len(parameters["network"]), *x.shape[1:-1])  # states may be shared by all worlds
         x = (x.reshape(len(x), -1, x.shape[-1]) - wide("input_mean")) / wide("input_scale")
         out = evaluate(parameters["network"], x, self.sizes)
         mean, raw = out.chunk(2, -1)

@@ -32,7 +32,9 @@ def energy(structure: DoublePendulum, x: Tensor) -> Tensor:
     q, w = x[:2], x[2:]
     at, moving = centers(q), torch.func.jacrev(centers)(q) @ w
     masses = torch.tensor([v["mass_1"], v["mass_2"]], dtype=F64)
-    kinetic = 0.5 * (masses * moving.square().sum(-1)).sum() + 0.5 * (inertia[0] * w[0] ** 2 + inertia[1] * w.sum() ** 2)
+    kinetic = 0.5 * (masses * moving.square().sum(-1)).sum() + 0.5 * (
+        inertia[0] * w[0] ** 2 + inertia[1] * w.sum() ** 2
+    )
     return kinetic + v["gravity"] * (masses * at[:, 1]).sum()
 
 
