@@ -160,6 +160,10 @@ class Structure(ABC):
         return (out[0], None) if len(out) == 1 else (out[0], out[1])
 
     def initial(self, worlds: int, generator: torch.Generator | None, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Return parameters to begin a training with, shape (worlds, ...): by default those of :meth:`sample`."""
+        return self.sample(worlds, generator, dtype)
+
+    def sample(self, worlds: int, generator: torch.Generator | None, dtype: torch.dtype) -> dict[str, Tensor]:
         """Return parameters of many worlds: fixed values repeated, laws sampled, shape (worlds, ...).
 
         Raises

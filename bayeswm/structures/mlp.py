@@ -115,7 +115,7 @@ class MLP(Structure):
 
     @override
     def initial(self, worlds: int, generator: torch.Generator | None, dtype: torch.dtype) -> dict[str, Tensor]:
-        """Return networks to begin a training with, which are no draws from the prior.
+        """Return networks to begin a training with, which are not draws from the prior (see :meth:`sample`).
 
         Weights N(0, 1 / inputs), truncated by nothing, biases 0, last layer ten times smaller.
         """

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bayeswm import Schema, Variable
+from bayeswm import KnownDynamics, Schema, Variable
 from bayeswm.base.errors import DataWarning, SpecError
 from bayeswm.base.trajectories import Transitions
 from bayeswm.structures import MLP
@@ -298,9 +298,7 @@ def test_prior_scales_of_weights_and_biases():
 def test_outputs_before_data_have_the_variance_of_the_prior_at_any_width(width, scale):
     schema = Schema(state=[Variable("x")], action=[Variable("u")], time_step=0.1)
     structure = MLP(hidden=(width,), schema=schema, prior_scale=scale)
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        drawn = structure.parameters()["network"].value.sample((4000,))
+    drawn = structure.sample(4000, generator(), torch.float64)["network"]
     x = torch.tensor([0.7, -1.3], dtype=torch.float64)
     out = evaluate(drawn, x.expand(4000, 1, 2), structure.sizes)[:, 0]
     # a hidden sum is N(0, s^2 (|x|^2 / 2 + 1)); an output has variance s^2 (E silu^2 + 1), by Gauss-Legendre to 1e-12
@@ -317,6 +315,8 @@ def test_a_training_does_not_begin_with_draws_of_the_prior():
     structure = MLP(hidden=(9, 8), schema=SCHEMA)
     start = structure.initial(2, generator(), torch.float64)
     assert all(not layer[:, -1].any() for layer in layers(start["network"], structure.sizes))  # biases
+    worlds = KnownDynamics(structure=structure).draw(2, generator=generator())
+    assert all(layer[:, -1].all() for layer in layers(worlds.parameters["network"], structure.sizes))
     wide = MLP(hidden=(9, 8), schema=SCHEMA, prior_scale=7.0).initial(2, generator(), torch.float64)
     assert all(torch.equal(start[k], wide[k]) for k in start)
 
