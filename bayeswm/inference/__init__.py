@@ -4,6 +4,8 @@ from bayeswm.inference.constraints import Unconstrained
 from bayeswm.inference.convergence import ess_bulk, r_hat
 from bayeswm.inference.draws import Draws
 from bayeswm.inference.ensemble import EpochReport, TrainingState, train_ensemble
+from bayeswm.inference.filtering import window_log_likelihood
+from bayeswm.inference.gaussian_filter import GaussianBelief, LinearGaussian, Sensors, Unscented
 from bayeswm.inference.gp_exact import ExactPosterior, Hyper, log_marginal
 from bayeswm.inference.gp_fit import HyperPriors, OutputFit, fit_hyper
 from bayeswm.inference.gp_kernels import RBF, Kernel, Matern
@@ -16,6 +18,7 @@ from bayeswm.inference.likelihoods import (
     Likelihood,
     StudentTLikelihood,
 )
+from bayeswm.inference.particle_filter import ParticleFilter
 from bayeswm.inference.pathwise import draw_paths, evaluate_paths
 from bayeswm.inference.stacking import stack
 from bayeswm.inference.student import StudentT
@@ -27,6 +30,7 @@ __all__ = [
     "Draws",
     "EpochReport",
     "ExactPosterior",
+    "GaussianBelief",
     "GaussianLikelihood",
     "HeteroscedasticLikelihood",
     "Hyper",
@@ -36,12 +40,16 @@ __all__ = [
     "Joint",
     "Kernel",
     "Likelihood",
+    "LinearGaussian",
     "Matern",
     "OutputFit",
+    "ParticleFilter",
+    "Sensors",
     "StudentT",
     "StudentTLikelihood",
     "TrainingState",
     "Unconstrained",
+    "Unscented",
     "Weights",
     "draw_paths",
     "ess_bulk",
@@ -53,4 +61,5 @@ __all__ = [
     "stack",
     "temper",
     "train_ensemble",
+    "window_log_likelihood",
 ]
