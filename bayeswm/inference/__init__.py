@@ -12,9 +12,18 @@ from bayeswm.inference.gp_fit import HyperPriors, OutputFit, fit_hyper
 from bayeswm.inference.gp_kernels import RBF, Kernel, Matern
 from bayeswm.inference.hmc import HMC
 from bayeswm.inference.importance import Weights, smooth_weights
+from bayeswm.inference.joint import Inference, Inferred, Joint
+from bayeswm.inference.likelihoods import (
+    GaussianLikelihood,
+    HeteroscedasticLikelihood,
+    Likelihood,
+    StudentTLikelihood,
+)
 from bayeswm.inference.particle_filter import ParticleFilter
 from bayeswm.inference.pathwise import draw_paths, evaluate_paths
 from bayeswm.inference.stacking import stack
+from bayeswm.inference.student import StudentT
+from bayeswm.inference.tempering import temper
 
 __all__ = [
     "HMC",
@@ -23,14 +32,22 @@ __all__ = [
     "EpochReport",
     "ExactPosterior",
     "GaussianBelief",
+    "GaussianLikelihood",
+    "HeteroscedasticLikelihood",
     "Hyper",
     "HyperPriors",
+    "Inference",
+    "Inferred",
+    "Joint",
     "Kernel",
+    "Likelihood",
     "LinearGaussian",
     "Matern",
     "OutputFit",
     "ParticleFilter",
     "Sensors",
+    "StudentT",
+    "StudentTLikelihood",
     "TrainingState",
     "Unconstrained",
     "Unscented",
@@ -43,6 +60,7 @@ __all__ = [
     "r_hat",
     "smooth_weights",
     "stack",
+    "temper",
     "train_ensemble",
     "window_log_likelihood",
 ]

@@ -120,7 +120,7 @@ class KnownDynamics(DynamicsModel):
         if worlds < 1:
             raise SpecError(f"expected worlds >= 1, got {worlds}")
         count = worlds if self.uncertain else 1
-        parameters = self.structure.initial(count, generator, self.dtype)
+        parameters = self.structure.sample(count, generator, self.dtype)
         noise = self.noise
         if noise is None:
             if self._structure_has_noise(parameters):
