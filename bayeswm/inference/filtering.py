@@ -130,14 +130,15 @@ def first_belief(mean: Tensor, scale: Tensor, *, measured: Tensor, sensors: Sens
         prior = torch.where(flat, 1.0, scales[column])
         precision = torch.where(flat, 0.0, prior.square().reciprocal())
         known = torch.where(flat, 0.0, means[column])
-        gained = torch.where(there, noise.square().reciprocal(), 0.0)
+        exact = there & (noise == 0)
+        gained = torch.where(there & ~exact, noise.square().reciprocal(), 0.0)
         total = precision + gained
         safe = torch.where(total > 0, total, 1.0)
         spread = prior.square() + noise.square()
         density = -0.5 * ((value - known).square() / spread + spread.log() + math.log(2 * math.pi))
         log_prob = log_prob + torch.where(flat | ~there, 0.0, density)
-        means[column] = (known * precision + value * gained) / safe
-        scales[column] = torch.where(total > 0, safe.rsqrt(), float("inf"))
+        means[column] = torch.where(exact, value, (known * precision + value * gained) / safe)
+        scales[column] = torch.where(exact, 0.0, torch.where(total > 0, safe.rsqrt(), float("inf")))
     scale = torch.stack(scales, -1)
     if bool(scale.isinf().any()):
         column = int(scale.isinf().nonzero()[0, -1])
