@@ -1,5 +1,6 @@
 """Inference: from data to members, draws or weights."""
 
+from bayeswm.inference.conjugate import Conjugate
 from bayeswm.inference.constraints import Unconstrained
 from bayeswm.inference.convergence import ess_bulk, r_hat
 from bayeswm.inference.draws import Draws
@@ -10,6 +11,7 @@ from bayeswm.inference.gp_kernels import RBF, Kernel, Matern
 from bayeswm.inference.hmc import HMC
 from bayeswm.inference.importance import Weights, smooth_weights
 from bayeswm.inference.joint import Inference, Inferred, Joint
+from bayeswm.inference.normal_inverse_gamma import NormalInverseGamma
 from bayeswm.inference.pathwise import draw_paths, evaluate_paths
 from bayeswm.inference.stacking import stack
 from bayeswm.inference.tempering import temper
@@ -17,6 +19,7 @@ from bayeswm.inference.tempering import temper
 __all__ = [
     "HMC",
     "RBF",
+    "Conjugate",
     "Draws",
     "EpochReport",
     "ExactPosterior",
@@ -27,6 +30,7 @@ __all__ = [
     "Joint",
     "Kernel",
     "Matern",
+    "NormalInverseGamma",
     "OutputFit",
     "TrainingState",
     "Unconstrained",
