@@ -3,6 +3,14 @@
 from bayeswm.inference.conjugate import Conjugate
 from bayeswm.inference.constraints import Unconstrained
 from bayeswm.inference.convergence import ess_bulk, r_hat
+from bayeswm.inference.curvature import (
+    Curvature,
+    DiagonalCurvature,
+    FullHessian,
+    GaussNewton,
+    KroneckerCurvature,
+    LastLayer,
+)
 from bayeswm.inference.draws import Draws
 from bayeswm.inference.ensemble import EpochReport, TrainingState, train_ensemble
 from bayeswm.inference.gp_exact import ExactPosterior, Hyper, log_marginal
@@ -11,6 +19,7 @@ from bayeswm.inference.gp_kernels import RBF, Kernel, Matern
 from bayeswm.inference.hmc import HMC
 from bayeswm.inference.importance import Weights, smooth_weights
 from bayeswm.inference.joint import Inference, Inferred, Joint
+from bayeswm.inference.laplace import Laplace
 from bayeswm.inference.normal_inverse_gamma import NormalInverseGamma
 from bayeswm.inference.pathwise import draw_paths, evaluate_paths
 from bayeswm.inference.stacking import stack
@@ -20,15 +29,22 @@ __all__ = [
     "HMC",
     "RBF",
     "Conjugate",
+    "Curvature",
+    "DiagonalCurvature",
     "Draws",
     "EpochReport",
     "ExactPosterior",
+    "FullHessian",
+    "GaussNewton",
     "Hyper",
     "HyperPriors",
     "Inference",
     "Inferred",
     "Joint",
     "Kernel",
+    "KroneckerCurvature",
+    "Laplace",
+    "LastLayer",
     "Matern",
     "NormalInverseGamma",
     "OutputFit",

@@ -70,6 +70,11 @@ class Unconstrained:
         self.labels = tuple(labels)
         self.size = len(labels)
 
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Where each parameter stands in the flat vector."""
+        return dict(self._slices)
+
     def constrain(self, flat: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the parameters at flat vectors, and the log volume change.
 
