@@ -3,14 +3,7 @@
 from bayeswm.inference.conjugate import Conjugate
 from bayeswm.inference.constraints import Unconstrained
 from bayeswm.inference.convergence import ess_bulk, r_hat
-from bayeswm.inference.curvature import (
-    Curvature,
-    DiagonalCurvature,
-    FullHessian,
-    GaussNewton,
-    KroneckerCurvature,
-    LastLayer,
-)
+from bayeswm.inference.curvature import Curvature, Diagonal, FullHessian, GaussNewton, Kronecker, LastLayer
 from bayeswm.inference.draws import Draws
 from bayeswm.inference.ensemble import EpochReport, TrainingState, train_ensemble
 from bayeswm.inference.gp_exact import ExactPosterior, Hyper, log_marginal
@@ -30,7 +23,7 @@ __all__ = [
     "RBF",
     "Conjugate",
     "Curvature",
-    "DiagonalCurvature",
+    "Diagonal",
     "Draws",
     "EpochReport",
     "ExactPosterior",
@@ -42,7 +35,7 @@ __all__ = [
     "Inferred",
     "Joint",
     "Kernel",
-    "KroneckerCurvature",
+    "Kronecker",
     "Laplace",
     "LastLayer",
     "Matern",

@@ -16,7 +16,14 @@ from torch.distributions import Independent, Normal
 from bayeswm.base.errors import FitWarning, SpecError
 from bayeswm.inference.derivatives import hessian, prior_precision, slopes
 from bayeswm.inference.joint import Joint
-from bayeswm.inference.precisions import Blocks, Dense, Diagonal, Kronecker, Precision, is_positive
+from bayeswm.inference.precisions import (
+    BlockPrecision,
+    DensePrecision,
+    DiagonalPrecision,
+    KroneckerPrecision,
+    Precision,
+    is_positive,
+)
 
 
 class Fisher(ABC):
@@ -99,17 +106,17 @@ class FullHessian(GaussNewton):
                 stacklevel=4,
             )
             return super().precision(joint, x)
-        return Dense(matrix)
+        return DensePrecision(matrix)
 
 
 @dataclass(frozen=True)
-class DiagonalCurvature(Curvature):
+class Diagonal(Curvature):
     """The diagonal of Gauss-Newton: all parameters independent.
 
     Examples
     --------
-    >>> DiagonalCurvature()
-    DiagonalCurvature()
+    >>> Diagonal()
+    Diagonal()
     """
 
     @override
@@ -118,7 +125,7 @@ class DiagonalCurvature(Curvature):
 
 
 @dataclass(frozen=True)
-class KroneckerCurvature(Curvature):
+class Kronecker(Curvature):
     """Gauss-Newton with each layer of a network as a Kronecker product, independent of the other layers (KFAC).
 
     For a layer's weights (inputs, outputs) it is the mean of a a' over rows of data times the sum of g g', where a are
@@ -128,8 +135,8 @@ class KroneckerCurvature(Curvature):
 
     Examples
     --------
-    >>> KroneckerCurvature()
-    KroneckerCurvature()
+    >>> Kronecker()
+    Kronecker()
     """
 
     @override
@@ -171,7 +178,9 @@ class _DenseFisher(Fisher):
 
     @override
     def precision(self, weight: Tensor, prior: Tensor) -> Precision:
-        return Dense(torch.einsum("k,kij->ij", weight, self.sum) + (prior if prior.ndim == 2 else torch.diag(prior)))
+        return DensePrecision(
+            torch.einsum("k,kij->ij", weight, self.sum) + (prior if prior.ndim == 2 else torch.diag(prior))
+        )
 
 
 class _DiagonalFisher(Fisher):
@@ -184,7 +193,7 @@ class _DiagonalFisher(Fisher):
 
     @override
     def precision(self, weight: Tensor, prior: Tensor) -> Precision:
-        return Diagonal(weight @ self.sum + (prior.diagonal() if prior.ndim == 2 else prior))
+        return DiagonalPrecision(weight @ self.sum + (prior.diagonal() if prior.ndim == 2 else prior))
 
 
 class _KroneckerFisher(Fisher):
@@ -223,9 +232,9 @@ class _KroneckerFisher(Fisher):
         own = prior.diagonal() if prior.ndim == 2 else prior
         for k, (where, shape) in enumerate(zip(self.where, self.shapes, strict=True)):
             outputs = torch.einsum("k,kop->op", weight, self.outputs[k])
-            parts.append(Kronecker(self.inputs[k] / max(self.counts[k], 1), outputs, own[where].view(shape)))
+            parts.append(KroneckerPrecision(self.inputs[k] / max(self.counts[k], 1), outputs, own[where].view(shape)))
         rest = prior[self.others][:, self.others] if prior.ndim == 2 else prior[self.others]
-        return Blocks((*self.where, self.others), (*parts, self.rest.precision(weight, rest)))
+        return BlockPrecision((*self.where, self.others), (*parts, self.rest.precision(weight, rest)))
 
 
 def network_law(joint: Joint, name: str) -> Normal:

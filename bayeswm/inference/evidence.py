@@ -16,10 +16,10 @@ from bayeswm.inference.constraints import Unconstrained
 from bayeswm.inference.curvature import Curvature, Fisher, fixed_log_prior, layer_positions, network_law
 from bayeswm.inference.derivatives import prior_precision, slopes
 from bayeswm.inference.joint import Joint
-from bayeswm.inference.maximum import maximise
+from bayeswm.inference.maximum import Maximum, maximise
 
 # rounds of choosing scales and finding weights anew, and the change of a log scale at which they end
-_ROUNDS, _SETTLED = 100, 1e-7
+_ROUNDS, _SETTLED = 100, 1e-6
 # furthest that a prior's log scale goes
 _FURTHEST = math.log(1e3)
 
@@ -69,9 +69,10 @@ def choose_scales(joint: Joint, x: Tensor, curvature: Curvature, *, scale: Tenso
     for _ in range(_ROUNDS):
         new = _ascend(problem, x, scales)
         change, scales = float((new - scales).abs().max()), new
-        x, more = problem.find(problem.place(x, scales), scales, scale=scale)
-        evaluations += more
+        found = problem.find(problem.place(x, scales), scales, scale=scale)
+        x, evaluations = found.x, evaluations + found.evaluations
         if change < _SETTLED:
+            found.warn()
             break
     else:
         warnings.warn(
@@ -148,15 +149,15 @@ class _Problem:
         made.flat = Unconstrained(laws)
         return made
 
-    def find(self, x: Tensor, scales: Tensor, *, scale: Tensor) -> tuple[Tensor, int]:
-        """Return x with the best weights at these scales, and the gradients that they took."""
+    def find(self, x: Tensor, scales: Tensor, *, scale: Tensor) -> Maximum:
+        """Return x with the best weights at these scales."""
         joint = self.scaled(scales)
 
         def log_density(w: Tensor) -> Tensor:
             return joint.log_density(x.expand(len(w), -1).index_copy(1, self.weights, w))
 
         found = maximise(log_density, x[self.weights][None], scale=scale[self.weights])
-        return x.index_copy(0, self.weights, found.x), found.evaluations
+        return found._replace(x=x.index_copy(0, self.weights, found.x))
 
     def gather(self, x: Tensor) -> _Data:
         joint, index = self.joint, self.index

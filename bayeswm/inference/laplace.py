@@ -28,14 +28,17 @@ class Laplace(Inference):
 
     Maximum and Gaussian are those of the density in unconstrained coordinates, with the volume change of the map to
     them: a positive parameter is approximated by a law of its logarithm, and the maximum is not that of the density in
-    the parameter's own units. Exact where the posterior is Gaussian there; elsewhere the miscalibration is for you to
-    see (``diagnostics``): one mode is all that it knows.
+    the parameter's own units. Exact where the posterior is Gaussian there; elsewhere it knows one mode only.
+
+    Draws of all weights of a network go through the network itself, not through its linearisation, and where data leave
+    weights undetermined these draws predict worse than they should (Immer, Korzepa & Bauer 2021). With
+    :class:`LastLayer` the network is linear in what varies.
 
     Parameters
     ----------
     curvature : Curvature
-        :class:`FullHessian` (the default), :class:`GaussNewton`, :class:`KroneckerCurvature`,
-        :class:`DiagonalCurvature` or :class:`LastLayer`.
+        :class:`FullHessian` (the default), :class:`GaussNewton`, :class:`Kronecker`,
+        :class:`Diagonal` or :class:`LastLayer`.
     empirical_bayes : bool
         Choose the scale of networks' priors (a factor on the scale of their law) and the noise of each column such that
         the evidence is highest, before the Gaussian is made (MacKay 1992). It needs a Gaussian likelihood.
@@ -81,6 +84,7 @@ class Laplace(Inference):
             drawn = joint.flat.sample(_SIZING + self.starts, generator)
             scale = drawn.std(0).clamp(1e-12, 1e12)
             found = maximise(joint.log_density, drawn[: self.starts], scale=scale, progress=progress)
+            found.warn()
             x, figures = found.x, {"evaluations": float(found.evaluations)}
             chosen = choose_scales(joint, x, self.curvature, scale=scale) if self.empirical_bayes else None
             if chosen is not None:

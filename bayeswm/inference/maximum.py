@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from tqdm.auto import tqdm
 from bayeswm.base.errors import FitError, FitWarning
 from bayeswm.inference.derivatives import hessian
 
+# iterations of L-BFGS
 _ITERATIONS = 2000
 # up to so many dimensions Newton's method follows, which costs a second derivative a step
 _NEWTON, _NEWTON_STEPS = 512, 30
@@ -23,11 +25,24 @@ _FLAT = 1e-6
 
 
 class Maximum(NamedTuple):
-    """The highest point (D,) that was found, the log density there, and the number of gradients it took."""
+    """The highest point (D,) that was found, the log density there, and how it was found.
+
+    ``evaluations`` counts gradients; ``converged`` says whether the climb ended by itself.
+    """
 
     x: Tensor
     value: float
     evaluations: int
+    converged: bool
+
+    def warn(self) -> None:
+        """Warn where the climb was cut short."""
+        if not self.converged:
+            warnings.warn(
+                f"the climb to the maximum stopped after {self.evaluations} gradients; the highest point is kept",
+                FitWarning,
+                stacklevel=3,
+            )
 
 
 def maximise(
@@ -51,11 +66,6 @@ def maximise(
     FitError
         If no start, or no end, has a finite density and gradient.
 
-    Warns
-    -----
-    FitWarning
-        If the climb ended before a maximum was reached.
-
     Examples
     --------
     >>> top = torch.tensor([3.0, -20.0], dtype=torch.float64)
@@ -68,22 +78,18 @@ def maximise(
     for start in tqdm(starts.detach().double(), desc="maximum", unit="start", disable=not progress):
         value, gradient = target(start)
         if value.isfinite() and bool(gradient.isfinite().all()):
-            ends.append(_climb(target, start, scale.double()))
+            ends.append(_climb(target, start, scale.double(), left=1e-8))
     ends = [end for end in ends if bool(torch.tensor(end[0]).isfinite())]
     if not ends:
         raise FitError(
             f"expected a start of finite density and gradient, got none among {len(starts)}; look at laws and data"
         )
-    value, x, converged = max(ends, key=lambda end: end[0])
+    _, x, _ = max(ends, key=lambda end: end[0])
     if len(x) <= _NEWTON:
         value, x, converged = _polish(target, x)
-    if not converged:
-        warnings.warn(
-            f"the climb to the maximum stopped after {target.evaluations} gradients; the highest point is kept",
-            FitWarning,
-            stacklevel=3,
-        )
-    return Maximum(x, value, target.evaluations)
+    else:
+        value, x, converged = _climb(target, x, scale.double(), left=1e-14)
+    return Maximum(x, value, target.evaluations, converged)
 
 
 class _Target:
@@ -99,7 +105,7 @@ class _Target:
         return value[0].detach(), gradient[0]
 
 
-def _climb(target: _Target, start: Tensor, scale: Tensor) -> tuple[float, Tensor, bool]:
+def _climb(target: _Target, start: Tensor, scale: Tensor, *, left: float) -> tuple[float, Tensor, bool]:
     from scipy.optimize import minimize
 
     def negative(z: Any) -> tuple[float, Any]:
@@ -108,7 +114,7 @@ def _climb(target: _Target, start: Tensor, scale: Tensor) -> tuple[float, Tensor
             return 1e100, torch.zeros_like(gradient).numpy()  # too far: the line search comes back
         return -float(value), -(scale * gradient).numpy()
 
-    options = {"maxiter": _ITERATIONS, "maxfun": 2 * _ITERATIONS, "ftol": 1e-14, "gtol": 1e-8, "maxcor": 20}
+    options = {"maxiter": _ITERATIONS, "maxfun": 2 * _ITERATIONS, "ftol": left, "gtol": math.sqrt(left), "maxcor": 20}
     done = minimize(negative, torch.zeros_like(start).numpy(), jac=True, method="L-BFGS-B", options=options)
     return -float(done.fun), start + scale * torch.as_tensor(done.x, dtype=torch.float64), done.status != 1
 

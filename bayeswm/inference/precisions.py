@@ -31,12 +31,12 @@ class Precision(ABC):
 
 
 @dataclass(frozen=True)
-class Dense(Precision):
+class DensePrecision(Precision):
     """A whole matrix (d, d).
 
     Examples
     --------
-    >>> law = Dense(torch.tensor([[4.0, 0.0], [0.0, 0.25]]))
+    >>> law = DensePrecision(torch.tensor([[4.0, 0.0], [0.0, 0.25]]))
     >>> law.spread(torch.ones(1, 2)).tolist(), float(law.log_det)
     ([[0.5, 2.0]], 0.0)
     """
@@ -62,12 +62,12 @@ class Dense(Precision):
 
 
 @dataclass(frozen=True)
-class Diagonal(Precision):
+class DiagonalPrecision(Precision):
     """A diagonal (d,).
 
     Examples
     --------
-    >>> Diagonal(torch.tensor([4.0, 0.25])).spread(torch.ones(1, 2)).tolist()
+    >>> DiagonalPrecision(torch.tensor([4.0, 0.25])).spread(torch.ones(1, 2)).tolist()
     [[0.5, 2.0]]
     """
 
@@ -88,7 +88,7 @@ class Diagonal(Precision):
 
 
 @dataclass(frozen=True)
-class Kronecker(Precision):
+class KroneckerPrecision(Precision):
     """A Kronecker product with a diagonal added, inputs (i, i) x outputs (o, o) + diag(prior), for weights (i, o).
 
     The diagonal has to be a product of one factor for inputs and one for outputs.
@@ -100,7 +100,7 @@ class Kronecker(Precision):
 
     Examples
     --------
-    >>> law = Kronecker(2 * torch.eye(2), 3 * torch.eye(1), torch.ones(2, 1))  # 6 + 1
+    >>> law = KroneckerPrecision(2 * torch.eye(2), 3 * torch.eye(1), torch.ones(2, 1))  # 6 + 1
     >>> round(float(law.log_det.exp())), law.spread(torch.ones(1, 2)).numpy().round(3).tolist()
     (49, [[0.3779999911785126, 0.3779999911785126]])
     """
@@ -137,12 +137,13 @@ class Kronecker(Precision):
 
 
 @dataclass(frozen=True)
-class Blocks(Precision):
+class BlockPrecision(Precision):
     """Several precisions of some coordinates each, (d_k,) positions, independent of each other.
 
     Examples
     --------
-    >>> law = Blocks((torch.tensor([1]), torch.tensor([0])), (Diagonal(torch.tensor([4.0])), Dense(torch.eye(1))))
+    >>> parts = (DiagonalPrecision(torch.tensor([4.0])), DensePrecision(torch.eye(1)))
+    >>> law = BlockPrecision((torch.tensor([1]), torch.tensor([0])), parts)
     >>> law.spread(torch.ones(1, 2)).tolist()
     [[1.0, 0.5]]
     """
