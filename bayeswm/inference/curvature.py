@@ -59,13 +59,18 @@ class Curvature(ABC):
     def fisher(self, joint: Joint, index: Tensor, groups: int) -> Fisher:
         """Return an empty sum for these coordinates (d,)."""
 
+    def information(self, joint: Joint, x: Tensor, index: Tensor) -> Fisher:
+        """Return the Fisher information of all rows at x (D,), as one group."""
+        fisher = self.fisher(joint, index, 1)
+        for s in slopes(joint, x, index):
+            # of a normal law: what its mean tells, and what its log deviation tells
+            fisher.add(torch.cat((s.mean / s.sd[..., None], math.sqrt(2) * s.log_sd), 1)[:, None])
+        return fisher
+
     def precision(self, joint: Joint, x: Tensor) -> Precision:
         """Return minus the curvature of the log density at x (D,), in the coordinates of :meth:`uncertain`."""
         index = self.uncertain(joint)
-        fisher = self.fisher(joint, index, 1)
-        for s in slopes(joint, x, index):
-            # the Fisher information of a normal law, of its mean and of its log deviation
-            fisher.add(torch.cat((s.mean / s.sd[..., None], math.sqrt(2) * s.log_sd), 1)[:, None])
+        fisher = self.information(joint, x, index)
         return fisher.precision(torch.ones(1, dtype=torch.float64), prior_precision(joint, x, index))
 
 

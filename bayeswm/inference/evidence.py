@@ -44,7 +44,7 @@ def choose_scales(joint: Joint, x: Tensor, curvature: Curvature, *, scale: Tenso
     Parameters
     ----------
     joint : Joint
-        With a Gaussian likelihood whose noise is the same for all rows.
+        With a Gaussian likelihood; where noise is to be chosen, it is the same for all rows.
     x : Tensor, shape (D,)
         Where to begin.
     curvature : Curvature
@@ -55,7 +55,7 @@ def choose_scales(joint: Joint, x: Tensor, curvature: Curvature, *, scale: Tenso
     Raises
     ------
     SpecError
-        If there is nothing to choose, or noise changes from row to row.
+        If there is nothing to choose, or noise that is to be chosen changes from row to row.
     FitError
         If the evidence is not finite.
 
@@ -86,13 +86,26 @@ def choose_scales(joint: Joint, x: Tensor, curvature: Curvature, *, scale: Tenso
 
 
 class _Data(NamedTuple):
-    """At fixed weights: squared residuals (S,), their number, known noise (S,), curvature of likelihood and prior.
+    """What scales are weighed against, at fixed weights.
 
-    ``log_prior`` is the log density of the uncertain weights before their scale is chosen.
+    Attributes
+    ----------
+    log_likelihood : Tensor
+        Of all rows.
+    square : Tensor, shape (S,)
+        Squared residuals of each column.
+    noise : Tensor, shape (S,)
+        Standard deviations, as they are before any is chosen.
+    fisher : Fisher
+        Curvature of the log likelihood: by column where noise is chosen.
+    prior : Tensor, shape (u,) or (u, u)
+        Curvature of the log prior.
+    log_prior : Tensor
+        Log density of the uncertain weights before their scale is chosen.
     """
 
+    log_likelihood: Tensor
     square: Tensor
-    rows: int
     noise: Tensor
     fisher: Fisher
     prior: Tensor
@@ -163,16 +176,20 @@ class _Problem:
         joint, index = self.joint, self.index
         values, log_det = joint.flat.constrain(x[None])
         mean, noise = (v[0] for v in self.predict(values, None))
-        if bool((noise - noise[0]).abs().max() > 1e-12 * noise.abs().max()):
-            raise SpecError("expected noise that is the same in all rows: leave out empirical_bayes, or use HMC")
-        fisher = self.curvature.fisher(joint, index, mean.shape[1])
-        for s in slopes(joint, x, index):
-            fisher.add(s.mean[:, :, None])
-        log_prior = (joint.flat.log_prior(values) + log_det)[0]
+        if self.columns:
+            if bool((noise - noise[0]).abs().max() > 1e-12 * noise.abs().max()):
+                raise SpecError("expected noise that is the same in all rows: leave out empirical_bayes, or use HMC")
+            fisher = self.curvature.fisher(joint, index, mean.shape[1])
+            for s in slopes(joint, x, index):
+                fisher.add(s.mean[:, :, None])
+        else:
+            fisher = self.curvature.information(joint, x, index)
         everything = torch.cat((index, self.noise))
+        log_prior = (joint.flat.log_prior(values) + log_det)[0]
         log_prior = log_prior - fixed_log_prior(joint, x, everything) - self.noise_law(x[self.noise])[1]
         square = (self.target - mean).square().sum(0)
-        return _Data(square, len(mean), noise[0], fisher, prior_precision(joint, x, index), log_prior)
+        prior = prior_precision(joint, x, index)
+        return _Data(joint.log_likelihood(values, None).sum(), square, noise[0], fisher, prior, log_prior)
 
     def noise_law(self, raw: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the noise at its coordinates, and its log density there."""
@@ -184,20 +201,25 @@ class _Problem:
     def evidence(self, x: Tensor, data: _Data, scales: Tensor) -> tuple[Tensor, Tensor]:
         """Return the log evidence, and the log density of the noise before data."""
         values, law = self.noise_law(scales[len(self.networks) :])
-        columns = list(data.noise)
-        for name, column in self.columns.items():
-            columns[column] = values[name].reshape(()) + self.joint.noise[name][1]
-        noise, factor = torch.stack(columns), self.factor(scales)
-        constant = 0.5 * math.log(2 * math.pi)
-        likelihood = -0.5 * (data.square / noise.square()).sum() - data.rows * (noise.log() + constant).sum()
+        factor, likelihood, weight = self.factor(scales), data.log_likelihood, torch.ones(1, dtype=torch.float64)
+        if self.columns:
+            columns = list(data.noise)
+            for name, column in self.columns.items():
+                columns[column] = values[name].reshape(()) + self.joint.noise[name][1]
+            noise = torch.stack(columns)
+            weight = noise**-2
+            # how the sum of normal log densities differs from that with the noise as it was
+            change = self.joint.terms * (noise / data.noise).log() + 0.5 * data.square * (weight - data.noise**-2)
+            likelihood = likelihood - change.sum()
         log_prior = data.log_prior
         for name, where in zip(self.joint.layers, self.networks, strict=True):
             at, known = self.index[where] - self.joint.flat.slices[name].start, network_law(self.joint, name)
             square = ((x[self.index[where]] - known.loc[at]) / known.scale[at]).square()
             log_prior = log_prior - 0.5 * (square * (factor[where] ** -2 - 1)).sum() - factor[where].log().sum()
         prior = data.prior * factor**-2 if data.prior.ndim == 1 else data.prior / (factor[:, None] * factor)
-        log_det = data.fisher.precision(noise**-2, prior).log_det
-        return likelihood + log_prior + len(self.index) * constant - 0.5 * log_det, law
+        log_det = data.fisher.precision(weight, prior).log_det
+        integral = 0.5 * (len(self.index) * math.log(2 * math.pi) - log_det)
+        return likelihood + log_prior + integral, law
 
 
 def _ascend(problem: _Problem, x: Tensor, scales: Tensor) -> Tensor:
