@@ -1,5 +1,6 @@
 """Joint densities built by hand: regressions of several columns on features."""
 
+import itertools
 from collections.abc import Mapping
 
 import torch
@@ -8,6 +9,7 @@ from torch.distributions import Distribution, Normal
 
 from bayeswm.base.random import make_generator
 from bayeswm.inference import Joint
+from bayeswm.structures.networks import evaluate
 
 F64 = torch.float64
 Values = Mapping[str, Tensor]
@@ -41,3 +43,18 @@ def gaussian_joint(mean, y: Tensor, *, laws: Mapping[str, Distribution], noise: 
 def by_column(phi: Tensor, *, name: str = "w"):
     """Return the mean in which each column has coefficients of its own, w (W, S, D)."""
     return lambda values: torch.einsum("nd,wsd->wns", phi, values[name])
+
+
+X = torch.cat((torch.linspace(-2, -1, 12), torch.linspace(0.5, 1.5, 12)))[:, None].double()
+WAVE = torch.sin(3 * X) + 0.1 * randn(24, 1, seed=3)
+
+
+def network_joint(
+    sizes: tuple[int, ...], x: Tensor, y: Tensor, *, laws: Mapping[str, Distribution], noise: Mapping[str, float]
+) -> Joint:
+    """Return the density of y (n, S) around a network of x (n, D), whose weights ``net`` have a law."""
+
+    def mean(values: Values) -> Tensor:
+        return evaluate(values["net"], x.expand(len(values["net"]), -1, -1), sizes)
+
+    return gaussian_joint(mean, y, laws=laws, noise=noise, layers={"net": tuple(itertools.pairwise(sizes))})
