@@ -29,7 +29,9 @@ class Conjugate(Inference):
     InverseGamma(shape, scale u^2), where u is the root mean square of the standard deviation under its own law
     (s for HalfNormal(s)); the coefficients of that column have their own mean and the covariance C v / v0, where C is
     that of their own law and v0 = scale u^2 / shape. By themselves they are thus Student-t with 2 shape degrees of
-    freedom, with the mean and scale of their own law. Columns that share a coefficient cannot have unknown noise: the
+    freedom, with the mean and scale of their own law. Where the noise turns out k times the typical one, v0^(1/2), they
+    are held k times more loosely; noise far below it is overestimated until the rows outweigh two rows of that size.
+    Columns that share a coefficient cannot have unknown noise: the
     posterior would not be in closed form.
 
     Draws are independent, and :meth:`update` is exact: the posterior given all rows is the same, in parts or at once.

@@ -220,3 +220,28 @@ def test_settings_that_make_no_sense_are_refused(change: dict[str, float]) -> No
 def test_settings_are_saved() -> None:
     settings = Conjugate(shape=2.0, draws=50)
     assert Inference.registry["Conjugate"].from_config(settings.config()) == settings
+
+
+@pytest.mark.statistical
+def test_ranks_of_the_truth_are_uniform() -> None:
+    """Simulation-based calibration (Talts et al. 2018) of coefficients and noise."""
+    g, settings, sims = make_generator(11), Conjugate(shape=2.0, scale=0.3, draws=99), 400
+    phi = torch.cat((torch.ones(8, 1, dtype=F64), randn(8, 1, seed=12)), -1)
+    unit = torch.tensor(2.0, dtype=F64)
+    scale = 0.3 * unit**2
+    before = NormalInverseGamma(
+        torch.zeros(2), torch.eye(2, dtype=F64) * scale / 2 / 9, shape=torch.tensor(2.0), scale=scale
+    )
+    true, variance = before.draw(sims, g)
+    ranks = torch.zeros(sims, 3)
+    for k in range(sims):
+        y = phi @ true[k] + variance[k].sqrt() * torch.randn(8, generator=g, dtype=F64)
+        laws = {"w": Normal(torch.zeros(1, 2, dtype=F64), 3.0), "a": HalfNormal(unit)}
+        joint = gaussian_joint(by_column(phi), y[:, None], laws=laws, noise={"a": 1e-5})
+        found = settings.infer(joint, generator=g).values
+        ranks[k, :2] = (found["w"][0, :, 0] < true[k]).sum(0)
+        ranks[k, 2] = (found["a"][0] + 1e-5 < variance[k].sqrt()).sum()
+    for quantity in ranks.mT:
+        # 100 possible ranks in 20 classes
+        counts = torch.histc(quantity, bins=20, min=-0.5, max=99.5)
+        assert stats.chisquare(counts).pvalue > BUDGET

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import HalfNormal, MultivariateNormal, Normal
+from torch.distributions import HalfNormal, LogNormal, MultivariateNormal, Normal
 
 from bayeswm.base import SpecError
 from bayeswm.base.random import make_generator
@@ -44,6 +44,7 @@ def test_prior_scale_is_where_the_exact_evidence_is_highest(curvature: Curvature
     assert abs(float(slope)) < 1e-4  # the scale settles to 1e-6, and the curvature of the evidence is near 2 * 10
 
 
+@pytest.mark.statistical
 @pytest.mark.parametrize("curvature", [FullHessian(), Kronecker()])
 def test_noise_is_chosen_along_with_the_prior_scale(curvature: Curvature) -> None:
     joint = one_layer({"a": 0.0, "b": 1e-3})
@@ -110,6 +111,23 @@ def test_the_prior_alone_is_chosen_where_a_network_says_its_noise() -> None:
     found = Laplace(curvature=GaussNewton(), starts=2, empirical_bayes=True).infer(joint, generator=make_generator(0))
     assert found.statistics["prior_scale.net"] < 0.5
     assert found.statistics["log_evidence"] > plain.statistics["log_evidence"]
+
+
+def test_other_parameters_keep_their_laws() -> None:
+    laws = {"gain": LogNormal(torch.tensor(0.0, dtype=F64), 0.5), "a": LAW}
+
+    def mean(values):
+        return values["gain"][:, None, None] * (INPUTS @ torch.ones(4, 1, dtype=F64))
+
+    y = 1.5 * INPUTS.sum(-1, keepdim=True) + 0.3 * randn(30, 1, seed=5)
+    joint = gaussian_joint(mean, y, laws=laws, noise={"a": 0.0})
+    for curvature in (FullHessian(), Diagonal()):
+        found = Laplace(curvature=curvature, empirical_bayes=True, starts=2).infer(joint, generator=make_generator(0))
+        gain = found.values["gain"][0]
+        # deviation of a slope: noise over the norm of its 30 inputs
+        spread = 0.3 / float(INPUTS.sum(-1).norm())
+        assert abs(float(gain.mean()) - 1.5) < 5 * spread
+        assert float(gain.std()) == pytest.approx(spread, rel=0.5)
 
 
 def test_what_has_no_scale_to_choose_is_refused() -> None:

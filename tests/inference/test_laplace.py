@@ -69,6 +69,7 @@ def test_draws_have_the_law() -> None:
     assert min(gaussian_p(drawn, covariance @ (prior + PHI.mT @ Y[:, 1] / 4), covariance)) > BUDGET
 
 
+@pytest.mark.statistical
 def test_a_positive_parameter_is_approximated_by_a_law_of_its_logarithm() -> None:
     counts = torch.tensor([9.0, 12.0, 11.0, 8.0], dtype=F64)
     joint = Joint(
