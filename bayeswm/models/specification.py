@@ -168,6 +168,7 @@ class Specification:
             predict=predict if exact else None,
             target=data.next_state if exact else None,
             noise={f"{NOISE}.{k}": (columns.index(k), self.noise[k][1]) for k in columns},
+            layers={k: v for k, v in self.structure.layers().items() if k in self.laws},
         )
 
     def _windowed(self, trajectories: Trajectories) -> Joint:
