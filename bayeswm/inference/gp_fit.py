@@ -38,6 +38,8 @@ class OutputFit:
         Of the objective on all rows.
     converged : bool
         Whether the optimiser ended by itself.
+    constant : float
+        Mean of the standardised output, if it was learned.
     """
 
     log_likelihood: float
@@ -45,6 +47,7 @@ class OutputFit:
     starts: tuple[float, ...]
     evaluations: int
     converged: bool
+    constant: float = 0.0
 
 
 def fit_hyper(
@@ -56,6 +59,7 @@ def fit_hyper(
     restarts: int,
     noise_floor: float,
     seed: int,
+    constant: bool = False,
     progress: bool = False,
 ) -> tuple[Hyper, tuple[OutputFit, ...]]:
     """Find the hyper-parameters of each output by itself.
@@ -80,6 +84,8 @@ def fit_hyper(
         Smallest standard deviation of the noise.
     seed : int
         Decides the starts.
+    constant : bool
+        Learn a constant mean too, which has no prior.
     progress : bool
         Show a progress bar over the outputs.
 
@@ -109,7 +115,7 @@ def fit_hyper(
     fits: list[OutputFit] = []
     for values in tqdm(y, desc="Gaussian process", unit="output", disable=not progress):
         starts = density.starts(restarts, generator).clamp(box[:, 0], box[:, 1])
-        target = _Target(kernel, x, values, None if priors is None else density)
+        target = _Target(kernel, x, values, None if priors is None else density, constant)
         best, fit = _fit_output(target, starts, box)
         found.append(best)
         fits.append(fit)
@@ -125,19 +131,22 @@ class _Target:
     x: Tensor
     y: Tensor
     priors: Density | None
+    constant: bool
     evaluations: int = 0
 
     def rows(self, count: int) -> _Target:
         """Return the objective on so many evenly spaced rows."""
         chosen = torch.linspace(0, len(self.y) - 1, count, dtype=torch.float64).round().long().to(self.x.device)
-        return _Target(self.kernel, self.x[chosen], self.y[chosen], self.priors)
+        return _Target(self.kernel, self.x[chosen], self.y[chosen], self.priors, self.constant)
 
     def log_prior(self, at: Tensor) -> tuple[float, Tensor]:
         return (0.0, torch.zeros_like(at)) if self.priors is None else self.priors(at)
 
     def __call__(self, at: Tensor) -> tuple[float, Tensor]:
         self.evaluations += 1
-        value, gradient = log_marginal(self.kernel, self.x, self.y, log_hyper=at.to(self.x.device))
+        value, gradient, _ = log_marginal(
+            self.kernel, self.x, self.y, log_hyper=at.to(self.x.device), constant=self.constant
+        )
         log_prior, slope = self.log_prior(at)
         gradient = gradient.cpu() + slope
         if not (math.isfinite(value) and bool(gradient.isfinite().all())):
@@ -168,7 +177,10 @@ def _fit_output(target: _Target, starts: Tensor, box: Tensor) -> tuple[Tensor, O
             stacklevel=2,
         )
     likelihood = objective - target.log_prior(at)[0]
-    return at, OutputFit(likelihood, objective, tried, target.evaluations, converged)
+    mean = 0.0
+    if target.constant:
+        mean = log_marginal(target.kernel, target.x, target.y, log_hyper=at.to(target.x.device), constant=True).constant
+    return at, OutputFit(likelihood, objective, tried, target.evaluations, converged, mean)
 
 
 def _ascend(target: _Target, start: Tensor, box: Tensor) -> tuple[Tensor, float, bool]:

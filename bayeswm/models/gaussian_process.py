@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     import gpytorch
 
 
+# arguments that are plain values
+_SETTINGS = ("constant", "restarts", "noise_floor", "features")
+
+
 class FunctionMoments(NamedTuple):
     """Exact posterior mean and variance of the next state without process noise, both of shape (*batch, S)."""
 
@@ -58,6 +62,8 @@ class GaussianProcess(DynamicsModel):
         inputs if ``active=`` names variables of the schema, and what ``+`` and ``*`` make of them. A kernel without a
         signal gets one that is learned; ``Scaled(RBF(), signal=1.0)`` fixes it. Of GPyTorch's, see
         :func:`bayeswm.inference.from_gpytorch`.
+    constant : bool
+        Learn a constant beside the mean structure, so that far from the data the answer is both together.
     priors : HyperPriors, optional
         Of the hyper-parameters, in standardised units; None maximises the marginal likelihood alone.
     restarts : int
@@ -97,6 +103,7 @@ class GaussianProcess(DynamicsModel):
         *,
         mean: Structure | None = None,
         kernel: Kernel | gpytorch.kernels.Kernel | None = None,
+        constant: bool = False,
         priors: HyperPriors | None = HyperPriors(),  # noqa: B008 (frozen)
         restarts: int = 3,
         noise_floor: float = 3e-3,
@@ -120,6 +127,7 @@ class GaussianProcess(DynamicsModel):
                     f"expected a mean with fixed parameters, got laws for {', '.join(uncertain)}; give numbers"
                 )
         self.mean, self.kernel, self.priors = mean, with_signal(kernel), priors
+        self.constant = constant
         self.restarts, self.noise_floor, self.features = restarts, noise_floor, features
         self.fits: tuple[OutputFit, ...] = ()
         self._residual: Residual | None = None
@@ -201,7 +209,7 @@ class GaussianProcess(DynamicsModel):
         with torch.inference_mode(False), torch.no_grad():
             data = trajectories.transitions()
             check_memory(len(data.state), schema.state.size, data.state.device)
-            residual = Residual.standardised(schema, self.mean, self.kernel, data=data)
+            residual = Residual.standardised(schema, self.mean, self.kernel, data=data, constant=self.constant)
             posterior = residual.posterior
             hyper, fits = fit_hyper(
                 posterior.kernel,
@@ -211,11 +219,14 @@ class GaussianProcess(DynamicsModel):
                 restarts=self.restarts,
                 noise_floor=self.noise_floor,
                 seed=0 if seed is None else seed,
+                constant=self.constant,
                 progress=progress,
             )
-            posterior = dataclasses.replace(posterior, hyper=hyper)
+            constant = posterior.y.new_tensor([f.constant for f in fits])
+            posterior = dataclasses.replace(posterior, y=posterior.y - constant[:, None], hyper=hyper)
             _ = posterior.alpha  # so that a covariance that cannot be decomposed is found here
-        self._residual, self.fits = dataclasses.replace(residual, posterior=posterior), fits
+            shift = residual.output_shift + constant * residual.output_scale
+        self._residual, self.fits = dataclasses.replace(residual, posterior=posterior, output_shift=shift), fits
         return self
 
     @override
@@ -313,7 +324,12 @@ class GaussianProcess(DynamicsModel):
     # --- files ------------------------------------------------------------------------------------------------------
 
     def _settings(self) -> dict[str, Any]:
-        return {"restarts": self.restarts, "noise_floor": self.noise_floor, "features": self.features}
+        return {
+            "constant": self.constant,
+            "restarts": self.restarts,
+            "noise_floor": self.noise_floor,
+            "features": self.features,
+        }
 
     def _like(self) -> GaussianProcess:
         return GaussianProcess(mean=self.mean, kernel=self.kernel, priors=self.priors, **self._settings())
@@ -333,6 +349,7 @@ class GaussianProcess(DynamicsModel):
         }
         tensors = {"x": r.posterior.x, "y": r.posterior.y, **r.posterior.hyper._asdict()}
         tensors |= {"input_mean": r.input_mean, "input_scale": r.input_scale, "output_scale": r.output_scale}
+        tensors["output_shift"] = r.output_shift
         return plain(config), tensors
 
     @classmethod
@@ -345,7 +362,7 @@ class GaussianProcess(DynamicsModel):
             mean=structure,
             kernel=kernel_from_dict(config["kernel"]),
             priors=None if priors is None else HyperPriors.from_dict(priors),
-            **{k: config[k] for k in ("restarts", "noise_floor", "features")},
+            **{k: config[k] for k in _SETTINGS},
         )
         hyper = Hyper(*(tensors[k].clone() for k in Hyper._fields))
         columns, bound = Inputs.bind(Schema.from_dict(config["schema"]), model.kernel)
@@ -353,7 +370,7 @@ class GaussianProcess(DynamicsModel):
             columns,
             structure,
             ExactPosterior(bound, tensors["x"].clone(), tensors["y"].clone(), hyper),
-            *(tensors[k].clone() for k in ("input_mean", "input_scale", "output_scale")),
+            *(tensors[k].clone() for k in ("input_mean", "input_scale", "output_scale", "output_shift")),
         )
         model.fits = tuple(OutputFit(**{**f, "starts": tuple(f["starts"])}) for f in config["fits"])
         return model
