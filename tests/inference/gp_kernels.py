@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from bayeswm.inference import RBF, Matern, Periodic, Product, Scaled, Sum
+from bayeswm.inference import RBF, Matern, Periodic, Scaled
+from bayeswm.inference.gp_algebra import Product, Sum
 
 F64 = torch.float64
 LEAVES = [
