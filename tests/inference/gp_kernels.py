@@ -27,6 +27,10 @@ COMPOSED = [
 KERNELS = [*LEAVES, *COMPOSED]
 
 
+def points(n, d=2, seed=0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=F64)
+
+
 def values_of(kernel, inputs=2, seed=0):
     """Hyper-parameters near their usual sizes."""
     typical = torch.tensor([t for p in kernel.parameters(inputs) for t in p.typical], dtype=F64)
