@@ -10,7 +10,8 @@ from bayeswm.inference.gp_algebra import Kernel, Scaled
 from bayeswm.inference.gp_exact import ExactPosterior, Hyper, log_marginal
 from bayeswm.inference.gp_fit import OutputFit, fit_hyper
 from bayeswm.inference.gp_gpytorch import from_gpytorch
-from bayeswm.inference.gp_kernels import RBF, Matern, Periodic
+from bayeswm.inference.gp_kernels import RBF, Matern
+from bayeswm.inference.gp_periodic import Periodic
 from bayeswm.inference.gp_priors import HyperPriors
 from bayeswm.inference.hmc import HMC
 from bayeswm.inference.importance import Weights, smooth_weights
