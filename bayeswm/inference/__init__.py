@@ -9,9 +9,13 @@ from bayeswm.inference.ensemble import EpochReport, TrainingState, train_ensembl
 from bayeswm.inference.filtering import window_log_likelihood
 from bayeswm.inference.gaussian_belief import GaussianBelief, Sensors
 from bayeswm.inference.gaussian_filter import LinearGaussian, Unscented
+from bayeswm.inference.gp_algebra import Kernel, Scaled
 from bayeswm.inference.gp_exact import ExactPosterior, Hyper, log_marginal
-from bayeswm.inference.gp_fit import HyperPriors, OutputFit, fit_hyper
-from bayeswm.inference.gp_kernels import RBF, Kernel, Matern
+from bayeswm.inference.gp_fit import OutputFit, fit_hyper
+from bayeswm.inference.gp_gpytorch import from_gpytorch
+from bayeswm.inference.gp_kernels import RBF, Matern
+from bayeswm.inference.gp_periodic import Periodic
+from bayeswm.inference.gp_priors import HyperPriors
 from bayeswm.inference.hmc import HMC
 from bayeswm.inference.importance import Weights, smooth_weights
 from bayeswm.inference.joint import Inference, Inferred, Joint
@@ -58,6 +62,8 @@ __all__ = [
     "NormalInverseGamma",
     "OutputFit",
     "ParticleFilter",
+    "Periodic",
+    "Scaled",
     "Sensors",
     "StudentT",
     "StudentTLikelihood",
@@ -69,6 +75,7 @@ __all__ = [
     "ess_bulk",
     "evaluate_paths",
     "fit_hyper",
+    "from_gpytorch",
     "log_marginal",
     "r_hat",
     "smooth_weights",
