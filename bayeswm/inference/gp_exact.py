@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import FitError, SpecError
-from bayeswm.inference.gp_kernels import Kernel
+from bayeswm.inference.gp_algebra import Kernel
 
 # what is added to the diagonal, in units of its mean, until the Cholesky decomposition succeeds
 JITTER_LADDER = (0.0, 1e-12, 1e-10, 1e-8, 1e-6)
@@ -25,12 +25,11 @@ _WORK = 4
 class Hyper(NamedTuple):
     """Hyper-parameters of independent outputs, all positive.
 
-    ``length`` of shape (S, D) in the inputs' units, ``signal`` and ``noise`` of shape (S,), standard deviations in the
-    outputs' units.
+    ``values`` of shape (S, P) are the kernel's, in the order of its ``parameters``; ``noise`` of shape (S,) holds
+    standard deviations in the outputs' units.
     """
 
-    length: Tensor
-    signal: Tensor
+    values: Tensor
     noise: Tensor
 
 
@@ -115,23 +114,22 @@ def log_marginal(kernel: Kernel, x: Tensor, y: Tensor, *, log_hyper: Tensor) -> 
     """Return the log marginal likelihood of one output and its gradient.
 
     With G = a a' - K^-1 and a = K^-1 y, the derivative by a hyper-parameter is tr(G dK) / 2 (Rasmussen & Williams
-    2006, equation 5.9). For the length scales, with x already divided by them, this is half the sum over pairs of
-    W (x_i - x_j)^2, W the product of G and the kernel's slope, which one matrix product with x gives for all of them.
+    2006, equation 5.9), which the kernel works out for all of its own with a matrix product or two.
 
     Parameters
     ----------
     kernel : Kernel
-        Correlation.
+        Covariance of the function.
     x : Tensor, shape (n, D)
         Inputs.
     y : Tensor, shape (n,)
         Values.
-    log_hyper : Tensor, shape (D + 2,)
-        Logarithms of the length scales, of the signal's and of the noise's standard deviation.
+    log_hyper : Tensor, shape (P + 1,)
+        Logarithms of the kernel's hyper-parameters and of the noise's standard deviation.
 
     Returns
     -------
-    tuple of float and Tensor, shape (D + 2,)
+    tuple of float and Tensor, shape (P + 1,)
         In nats; more is better.
 
     Raises
@@ -141,29 +139,25 @@ def log_marginal(kernel: Kernel, x: Tensor, y: Tensor, *, log_hyper: Tensor) -> 
 
     Examples
     --------
-    >>> from bayeswm.inference import RBF
+    >>> from bayeswm.inference import RBF, Scaled
     >>> x, y = torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    >>> value, gradient = log_marginal(RBF(), x, y, log_hyper=torch.zeros(3, dtype=torch.float64))
-    >>> round(value, 4), gradient.numpy().round(6).tolist()  # N(0; 0, 2)
+    >>> value, gradient = log_marginal(Scaled(RBF()), x, y, log_hyper=torch.zeros(3, dtype=torch.float64))
+    >>> round(value, 4), gradient.numpy().round(6).tolist()  # N(0; 0, 2), by length scale, signal and noise
     (-1.2655, [0.0, -0.5, -0.5])
     """
-    n = len(y)
-    log_length, signal, noise = log_hyper[:-2], float((2 * log_hyper[-2]).exp()), float((2 * log_hyper[-1]).exp())
-    scaled = x / log_length.exp()
-    correlation, slope = kernel.with_slope(scaled)
-    covariance = signal * correlation
-    covariance.diagonal().add_(noise)
+    n, noise = len(y), float((2 * log_hyper[-1]).exp())
+    covariance, kernel_gradient = kernel.with_gradient(x, log_hyper[:-1].exp())
+    diagonal = covariance.diagonal()
+    without = diagonal.clone()
+    diagonal.add_(noise)
     tril, _ = factor(covariance, repr(kernel))
+    diagonal.copy_(without)  # the kernel may need the matrix for its gradient
     alpha = torch.cholesky_solve(y[:, None], tril)[:, 0]
     value = -0.5 * (y @ alpha) - tril.diagonal().log().sum() - 0.5 * n * math.log(2 * math.pi)
     # symmetric, and stored by columns: its transpose is the contiguous one
     g = torch.cholesky_inverse(tril).mT.contiguous().neg_().addr_(alpha, alpha)
     by_noise = noise * g.diagonal().sum()
-    by_signal = signal * torch.dot(g.view(-1), correlation.view(-1))
-    weight = g.mul_(slope)
-    both = weight @ torch.cat((scaled, scaled.new_ones(n, 1)), -1)
-    by_length = (scaled.square() * both[:, -1:] - scaled * both[:, :-1]).sum(0).mul_(signal)
-    return float(value), torch.cat((by_length, by_signal[None], by_noise[None]))
+    return float(value), torch.cat((0.5 * kernel_gradient(g), by_noise[None]))
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +167,7 @@ class ExactPosterior:
     Attributes
     ----------
     kernel : Kernel
-        Correlation, of all outputs.
+        Covariance, of all outputs.
     x : Tensor, shape (n, D)
         Inputs.
     y : Tensor, shape (S, n)
@@ -187,7 +181,7 @@ class ExactPosterior:
 
     >>> from bayeswm.inference import RBF
     >>> one = torch.ones(1, dtype=torch.float64)
-    >>> known = ExactPosterior(RBF(), one.view(1, 1), one.view(1, 1), Hyper(one.view(1, 1), one, 0.1 * one))
+    >>> known = ExactPosterior(RBF(), one.view(1, 1), one.view(1, 1), Hyper(one.view(1, 1), 0.1 * one))
     >>> mean, variance = known.function(torch.tensor([[1.0], [50.0]], dtype=torch.float64))
     >>> mean[0].numpy().round(2).tolist(), variance[0].numpy().round(2).tolist()
     ([0.99, 0.0], [0.01, 1.0])
@@ -203,9 +197,8 @@ class ExactPosterior:
         """Cholesky factors of the outputs' covariances, shape (S, n, n), and the jitter that each took."""
         check_memory(len(self.x), len(self.y), self.x.device)
         tril, jitter = [], []
-        for length, signal, noise in zip(*self.hyper, strict=True):
-            scaled = self.x / length
-            covariance = signal.square() * self.kernel.correlation(scaled, scaled)
+        for values, noise in zip(*self.hyper, strict=True):
+            covariance = self.kernel.covariance(self.x, self.x, values)
             covariance.diagonal().add_(noise.square())
             one, added = factor(covariance, repr(self.kernel))
             tril.append(one)
@@ -235,13 +228,14 @@ class ExactPosterior:
         """Return mean and variance of the function, without noise, at points (m, D), both of shape (S, m)."""
         means, variances = [], []
         size = max(_CHUNK // len(self.x), 1)
-        for s, (length, signal) in enumerate(zip(self.hyper.length, self.hyper.signal, strict=True)):
+        for s, values in enumerate(self.hyper.values):
+            prior = self.kernel.variance(values, points.shape[-1])
             mean, variance = [], []
             for part in points.split(size):
-                cross = signal.square() * self.kernel.correlation(part / length, self.x / length)
+                cross = self.kernel.covariance(part, self.x, values)
                 white = torch.linalg.solve_triangular(self.factors[0][s], cross.mT, upper=False)
                 mean.append(cross @ self.alpha[s])
-                variance.append((signal.square() - white.square().sum(0)).clamp(min=0.0))
+                variance.append((prior - white.square().sum(0)).clamp(min=0.0))
             means.append(torch.cat(mean))
             variances.append(torch.cat(variance))
         return torch.stack(means), torch.stack(variances)

@@ -47,7 +47,7 @@ def draw_paths(
     --------
     >>> from bayeswm.inference import RBF, Hyper
     >>> one = torch.ones(1, dtype=torch.float64)
-    >>> known = ExactPosterior(RBF(), one.view(1, 1), one.view(1, 1), Hyper(one.view(1, 1), one, 0.01 * one))
+    >>> known = ExactPosterior(RBF(), one.view(1, 1), one.view(1, 1), Hyper(one.view(1, 1), 0.01 * one))
     >>> paths = draw_paths(known, 5, features=64, generator=torch.Generator().manual_seed(0))
     >>> values = evaluate_paths(known, paths, one.view(1, 1, 1))  # five functions through (1, 1)
     >>> values.shape, bool(((values - 1).abs() < 0.05).all())
@@ -56,12 +56,13 @@ def draw_paths(
     x, y, hyper = posterior.x, posterior.y, posterior.hyper
     (outputs, n), device = y.shape, x.device
     shape = (count, outputs, features)
-    frequency = posterior.kernel.frequencies((count, outputs, x.shape[1], features), generator, device)
-    frequency = frequency / hyper.length[..., None]
+    kernel, inputs = posterior.kernel, x.shape[1]
+    frequency = torch.stack([kernel.frequencies((count, inputs, features), v, generator) for v in hyper.values], 1)
+    variance = torch.stack([kernel.variance(v, inputs) for v in hyper.values])
     phase = 2 * math.pi * uniform(shape, generator, dtype=torch.float64, device=device)
     # log1p: uniform draws may be 0, never 1
     rayleigh = (-2 * torch.log1p(-uniform(shape, generator, dtype=torch.float64, device=device))).sqrt()
-    amplitude = rayleigh * (hyper.signal / math.sqrt(features))[:, None]
+    amplitude = rayleigh * (variance / features).sqrt()[:, None]
     noise = standard_normal((count, outputs, n), generator, dtype=torch.float64, device=device)
     paths = {"frequency": frequency, "phase": phase, "amplitude": amplitude}
     prior = torch.cat(
@@ -98,10 +99,9 @@ def evaluate_paths(posterior: ExactPosterior, paths: Mapping[str, Tensor], point
     """
     count, outputs, features = paths["phase"].shape
     size = max(_CHUNK // (count * max(features, len(posterior.x))), 1)
-    scaled = [posterior.x / length for length in posterior.hyper.length]
     parts: list[Tensor] = []
     for part in points.split(size, 1):
-        values = [_waves(paths, part, s) + _data(posterior, paths, part, s, scaled[s]) for s in range(outputs)]
+        values = [_waves(paths, part, s) + _data(posterior, paths, part, s) for s in range(outputs)]
         parts.append(torch.stack(values, -1))
     return torch.cat(parts, 1) if parts else points.new_empty(count, 0, outputs)
 
@@ -113,14 +113,10 @@ def _waves(paths: Mapping[str, Tensor], points: Tensor, output: int) -> Tensor:
     return (wave @ paths["amplitude"][:, output, :, None])[..., 0]
 
 
-def _data(  # noqa: PLR0917 (hot path)
-    posterior: ExactPosterior, paths: Mapping[str, Tensor], points: Tensor, output: int, scaled: Tensor
-) -> Tensor:
+def _data(posterior: ExactPosterior, paths: Mapping[str, Tensor], points: Tensor, output: int) -> Tensor:  # noqa: PLR0917 (hot path)
     """Return what the data add to one output at points (count or 1, m, D), shape (count, m)."""
-    length, signal = posterior.hyper.length[output], posterior.hyper.signal[output]
-    update = paths["update"][:, output] * signal.square()
-    at = (points / length).reshape(-1, points.shape[-1])
-    correlation = posterior.kernel.correlation(at, scaled)
+    update, data = paths["update"][:, output], posterior.x
+    cross = posterior.kernel.covariance(points.reshape(-1, points.shape[-1]), data, posterior.hyper.values[output])
     if len(points) == 1:
-        return (correlation @ update.mT).mT
-    return (correlation.view(len(points), -1, len(scaled)) @ update[..., None])[..., 0]
+        return (cross @ update.mT).mT
+    return (cross.view(len(points), -1, len(data)) @ update[..., None])[..., 0]

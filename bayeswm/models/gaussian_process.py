@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self, override
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, override
 
 import torch
 from torch import Tensor
@@ -15,11 +15,19 @@ from bayeswm.base.saving import plain
 from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Structure
 from bayeswm.base.trajectories import Trajectories, Transitions
+from bayeswm.inference.gp_algebra import Kernel, with_signal
 from bayeswm.inference.gp_exact import ExactPosterior, Hyper, check_memory
-from bayeswm.inference.gp_fit import HyperPriors, OutputFit, fit_hyper
-from bayeswm.inference.gp_kernels import RBF, Kernel, Matern
+from bayeswm.inference.gp_fit import OutputFit, fit_hyper
+from bayeswm.inference.gp_gpytorch import from_gpytorch
+from bayeswm.inference.gp_kernels import RBF, kernel_from_dict
+from bayeswm.inference.gp_priors import HyperPriors
 from bayeswm.inference.pathwise import draw_paths
+from bayeswm.models.gp_hyper import HyperTable
+from bayeswm.models.gp_inputs import Inputs
 from bayeswm.models.gp_worlds import GaussianProcessWorlds, Residual
+
+if TYPE_CHECKING:
+    import gpytorch
 
 
 class FunctionMoments(NamedTuple):
@@ -34,8 +42,9 @@ class GaussianProcess(DynamicsModel):
 
     The process learns what the mean structure misses: ``next state = mean(state, action) + f(state, action) + noise``,
     with a zero-mean prior on f, so that far from the data the answer is the mean structure's with the variance of the
-    prior. Angles enter as sine and cosine. Inputs are standardised inside, outputs scaled by their root mean square.
-    Hyper-parameters are maximum a posteriori; the noise is one learned number for each variable. Everything is float64.
+    prior. Inputs are standardised inside, outputs scaled by their root mean square. Angles enter as sine and cosine;
+    periodic kernels take their inputs as they are. Hyper-parameters are maximum a posteriori; the noise is one learned
+    number for each variable. Everything is float64.
 
     The cost is that of a Cholesky decomposition of n training steps: a few thousand at most. A sparse version does not
     exist yet.
@@ -44,8 +53,11 @@ class GaussianProcess(DynamicsModel):
     ----------
     mean : Structure, optional
         With a schema and fixed parameters; its process noise, if any, is not used. By default the state stays as it is.
-    kernel : Kernel
-        ``RBF()`` or ``Matern(nu=...)`` of :mod:`bayeswm.inference`, with a length scale for each input.
+    kernel : Kernel or gpytorch.kernels.Kernel, optional
+        ``RBF()`` (the default), ``Matern(nu=...)`` and ``Periodic(...)`` of :mod:`bayeswm.inference`, each of some
+        inputs if ``active=`` names variables of the schema, and what ``+`` and ``*`` make of them. A kernel without a
+        signal gets one that is learned; ``Scaled(RBF(), signal=1.0)`` fixes it. Of GPyTorch's, see
+        :func:`bayeswm.inference.from_gpytorch`.
     priors : HyperPriors, optional
         Of the hyper-parameters, in standardised units; None maximises the marginal likelihood alone.
     restarts : int
@@ -63,7 +75,7 @@ class GaussianProcess(DynamicsModel):
     Raises
     ------
     SpecError
-        If a number makes no sense, or the mean is not fixed.
+        If a number makes no sense, the mean is not fixed, or a kernel has no exact draws.
 
     Examples
     --------
@@ -84,7 +96,7 @@ class GaussianProcess(DynamicsModel):
         self,
         *,
         mean: Structure | None = None,
-        kernel: Kernel | None = None,
+        kernel: Kernel | gpytorch.kernels.Kernel | None = None,
         priors: HyperPriors | None = HyperPriors(),  # noqa: B008 (frozen)
         restarts: int = 3,
         noise_floor: float = 3e-3,
@@ -95,8 +107,10 @@ class GaussianProcess(DynamicsModel):
                 raise SpecError(f"expected {name} >= 1, got {value!r}")
         if not 0 < noise_floor < 1:
             raise SpecError(f"expected noise_floor in (0, 1), got {noise_floor}")
-        if kernel is not None and not isinstance(kernel, Kernel):
-            raise SpecError(f"expected a kernel of bayeswm.inference, RBF() or Matern(nu=...), got {kernel!r}")
+        if kernel is None:
+            kernel = RBF()
+        elif not isinstance(kernel, Kernel):
+            kernel = from_gpytorch(kernel)
         if mean is not None:
             if mean.schema is None:
                 raise SpecError(f"expected a mean with fixed parameters, got {mean.name}, which learns its own")
@@ -105,7 +119,7 @@ class GaussianProcess(DynamicsModel):
                 raise SpecError(
                     f"expected a mean with fixed parameters, got laws for {', '.join(uncertain)}; give numbers"
                 )
-        self.mean, self.kernel, self.priors = mean, RBF() if kernel is None else kernel, priors
+        self.mean, self.kernel, self.priors = mean, with_signal(kernel), priors
         self.restarts, self.noise_floor, self.features = restarts, noise_floor, features
         self.fits: tuple[OutputFit, ...] = ()
         self._residual: Residual | None = None
@@ -127,11 +141,21 @@ class GaussianProcess(DynamicsModel):
         return self._fitted.schema
 
     @property
-    def hyper(self) -> Hyper:
-        """Hyper-parameters: length scales of standardised inputs, standard deviations in the state's units."""
+    def hyper(self) -> HyperTable:
+        """Hyper-parameters by name: length scales of standardised inputs, standard deviations in the state's units."""
         r = self._fitted
-        length, signal, noise = r.posterior.hyper
-        return Hyper(length, signal * r.output_scale, noise * r.output_scale)
+        kernel, (values, noise) = r.posterior.kernel, r.posterior.hyper
+        parameters = kernel.parameters(len(r.columns.names))
+        parts = values.split([len(p.typical) for p in parameters], -1)
+        scale = r.output_scale[:, None]
+        signal = torch.stack([kernel.variance(v, len(r.columns.names)) for v in values]).sqrt()
+        return HyperTable(
+            r.schema.state.columns,
+            {p.name: v * scale if p.kind == "signal" else v for p, v in zip(parameters, parts, strict=True)},
+            {p.name: tuple(r.columns.names[c] for c in p.columns) for p in parameters},
+            signal=signal * r.output_scale,
+            noise=noise * r.output_scale,
+        )
 
     @property
     def jitter(self) -> tuple[float, ...]:
@@ -180,7 +204,7 @@ class GaussianProcess(DynamicsModel):
             residual = Residual.standardised(schema, self.mean, self.kernel, data=data)
             posterior = residual.posterior
             hyper, fits = fit_hyper(
-                self.kernel,
+                posterior.kernel,
                 posterior.x,
                 posterior.y,
                 priors=self.priors,
@@ -297,12 +321,13 @@ class GaussianProcess(DynamicsModel):
     @override
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         r = self._fitted
-        if type(self.kernel) not in (RBF, Matern):
-            raise SpecError(f"expected a kernel of the library to save, RBF() or Matern(nu=...), got {self.kernel!r}")
+        kernel = self.kernel.to_dict()
+        if kernel_from_dict(kernel) != self.kernel:
+            raise SpecError(f"expected a kernel of the library to save, got {self.kernel!r}, a class of your own")
         config = {
             **self._settings(),
-            "kernel": self.kernel.to_dict(),
-            "priors": None if self.priors is None else dataclasses.asdict(self.priors),
+            "kernel": kernel,
+            "priors": None if self.priors is None else self.priors.to_dict(),
             "schema": r.schema.to_dict(),
             "fits": [dataclasses.asdict(f) for f in self.fits],
         }
@@ -318,15 +343,16 @@ class GaussianProcess(DynamicsModel):
         priors = config["priors"]
         model = cls(
             mean=structure,
-            kernel=Kernel.from_dict(config["kernel"]),
-            priors=None if priors is None else HyperPriors(**{k: (v[0], v[1]) for k, v in priors.items()}),
+            kernel=kernel_from_dict(config["kernel"]),
+            priors=None if priors is None else HyperPriors.from_dict(priors),
             **{k: config[k] for k in ("restarts", "noise_floor", "features")},
         )
         hyper = Hyper(*(tensors[k].clone() for k in Hyper._fields))
+        columns, bound = Inputs.bind(Schema.from_dict(config["schema"]), model.kernel)
         model._residual = Residual(
-            Schema.from_dict(config["schema"]),
+            columns,
             structure,
-            ExactPosterior(model.kernel, tensors["x"].clone(), tensors["y"].clone(), hyper),
+            ExactPosterior(bound, tensors["x"].clone(), tensors["y"].clone(), hyper),
             *(tensors[k].clone() for k in ("input_mean", "input_scale", "output_scale")),
         )
         model.fits = tuple(OutputFit(**{**f, "starts": tuple(f["starts"])}) for f in config["fits"])
