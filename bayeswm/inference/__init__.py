@@ -5,11 +5,21 @@ from bayeswm.inference.convergence import ess_bulk, r_hat
 from bayeswm.inference.draws import Draws
 from bayeswm.inference.ensemble import EpochReport, TrainingState, train_ensemble
 from bayeswm.inference.gp_algebra import Kernel, Product, Scaled, Sum
+from bayeswm.inference.gp_coregional import (
+    CoregionalHyper,
+    Coregionalised,
+    coregional_marginal,
+    fit_coregional,
+    rotation,
+)
 from bayeswm.inference.gp_exact import ExactPosterior, Hyper, log_marginal
-from bayeswm.inference.gp_fit import OutputFit, fit_hyper
+from bayeswm.inference.gp_fit import fit_hyper
 from bayeswm.inference.gp_gpytorch import from_gpytorch
 from bayeswm.inference.gp_kernels import RBF, Matern, Periodic
+from bayeswm.inference.gp_optimise import OutputFit
 from bayeswm.inference.gp_priors import HyperPriors
+from bayeswm.inference.gp_sparse import Bound, SparsePosterior, choose_inducing, collapsed_bound
+from bayeswm.inference.gp_sparse_fit import InducingPoints, fit_sparse
 from bayeswm.inference.hmc import HMC
 from bayeswm.inference.importance import Weights, smooth_weights
 from bayeswm.inference.pathwise import draw_paths, evaluate_paths
@@ -18,28 +28,39 @@ from bayeswm.inference.stacking import stack
 __all__ = [
     "HMC",
     "RBF",
+    "Bound",
+    "CoregionalHyper",
+    "Coregionalised",
     "Draws",
     "EpochReport",
     "ExactPosterior",
     "Hyper",
     "HyperPriors",
+    "InducingPoints",
     "Kernel",
     "Matern",
     "OutputFit",
     "Periodic",
     "Product",
     "Scaled",
+    "SparsePosterior",
     "Sum",
     "TrainingState",
     "Unconstrained",
     "Weights",
+    "choose_inducing",
+    "collapsed_bound",
+    "coregional_marginal",
     "draw_paths",
     "ess_bulk",
     "evaluate_paths",
+    "fit_coregional",
     "fit_hyper",
+    "fit_sparse",
     "from_gpytorch",
     "log_marginal",
     "r_hat",
+    "rotation",
     "smooth_weights",
     "stack",
     "train_ensemble",
