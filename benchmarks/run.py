@@ -7,7 +7,15 @@ from pathlib import Path
 
 from peers import ONE_THREAD, interpreter
 
-PROGRAMS = ("ensemble_training.py", "ensemble_rollouts.py", "rollout_scaling.py", "gp_fit.py")
+PROGRAMS = (
+    "ensemble_training.py",
+    "ensemble_rollouts.py",
+    "rollout_scaling.py",
+    "gp_fit.py",
+    "gp_botorch.py",
+    "gp_predict.py",
+    "gp_rollouts.py",
+)
 
 
 def main() -> int:

@@ -4,7 +4,9 @@ from bayeswm.inference.constraints import Unconstrained
 from bayeswm.inference.convergence import ess_bulk, r_hat
 from bayeswm.inference.draws import Draws
 from bayeswm.inference.ensemble import EpochReport, TrainingState, train_ensemble
-from bayeswm.inference.gp_algebra import Kernel, Product, Scaled, Sum
+from bayeswm.inference.filtering import window_log_likelihood
+from bayeswm.inference.gaussian_filter import GaussianBelief, LinearGaussian, Sensors, Unscented
+from bayeswm.inference.gp_algebra import Kernel, Scaled
 from bayeswm.inference.gp_coregional import (
     CoregionalHyper,
     Coregionalised,
@@ -22,8 +24,18 @@ from bayeswm.inference.gp_sparse import Bound, SparsePosterior, choose_inducing,
 from bayeswm.inference.gp_sparse_fit import InducingPoints, fit_sparse
 from bayeswm.inference.hmc import HMC
 from bayeswm.inference.importance import Weights, smooth_weights
+from bayeswm.inference.joint import Inference, Inferred, Joint
+from bayeswm.inference.likelihoods import (
+    GaussianLikelihood,
+    HeteroscedasticLikelihood,
+    Likelihood,
+    StudentTLikelihood,
+)
+from bayeswm.inference.particle_filter import ParticleFilter
 from bayeswm.inference.pathwise import draw_paths, evaluate_paths
 from bayeswm.inference.stacking import stack
+from bayeswm.inference.student import StudentT
+from bayeswm.inference.tempering import temper
 
 __all__ = [
     "HMC",
@@ -34,19 +46,30 @@ __all__ = [
     "Draws",
     "EpochReport",
     "ExactPosterior",
+    "GaussianBelief",
+    "GaussianLikelihood",
+    "HeteroscedasticLikelihood",
     "Hyper",
     "HyperPriors",
     "InducingPoints",
+    "Inference",
+    "Inferred",
+    "Joint",
     "Kernel",
+    "Likelihood",
+    "LinearGaussian",
     "Matern",
     "OutputFit",
+    "ParticleFilter",
     "Periodic",
-    "Product",
     "Scaled",
+    "Sensors",
     "SparsePosterior",
-    "Sum",
+    "StudentT",
+    "StudentTLikelihood",
     "TrainingState",
     "Unconstrained",
+    "Unscented",
     "Weights",
     "choose_inducing",
     "collapsed_bound",
@@ -63,5 +86,7 @@ __all__ = [
     "rotation",
     "smooth_weights",
     "stack",
+    "temper",
     "train_ensemble",
+    "window_log_likelihood",
 ]

@@ -49,12 +49,27 @@ class Coregionalised:
 class CoregionalHyper(NamedTuple):
     """Hyper-parameters of coregionalised outputs.
 
-    The kernel's ``values`` (P,), the outputs' ``covariance`` B (S, S), and standard deviations of the ``noise`` (S,).
+    The kernel's ``values`` (P,), the outputs' ``covariance`` B (S, S), standard deviations of the ``noise`` (S,) and
+    learned means, if any, (S,).
     """
 
     values: Tensor
     covariance: Tensor
     noise: Tensor
+    constant: Tensor
+
+
+class CoregionalMarginal(NamedTuple):
+    """The log marginal likelihood in nats (more is better), its gradients, and the constants that it holds at.
+
+    ``by_values`` (P,) and ``by_noise`` (S,) by logarithms, ``by_covariance`` (S, S), symmetric, and ``constant`` (S,).
+    """
+
+    value: float
+    by_values: Tensor
+    by_covariance: Tensor
+    by_noise: Tensor
+    constant: Tensor
 
 
 def rotation(covariance: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,9 +106,16 @@ def rotation(covariance: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def coregional_marginal(
-    kernel: Kernel, x: Tensor, y: Tensor, *, log_values: Tensor, covariance: Tensor, noise: Tensor
-) -> tuple[float, Tensor, Tensor, Tensor]:
-    """Return the log marginal likelihood of coregionalised outputs and its gradients.
+    kernel: Kernel,
+    x: Tensor,
+    y: Tensor,
+    *,
+    log_values: Tensor,
+    covariance: Tensor,
+    noise: Tensor,
+    constant: bool = False,
+) -> CoregionalMarginal:
+    """Return the log marginal likelihood of coregionalised outputs and its gradients, by independent ones.
 
     Parameters
     ----------
@@ -109,11 +131,12 @@ def coregional_marginal(
         B.
     noise : Tensor, shape (S,)
         Standard deviations of the noise.
+    constant : bool
+        The means are the constants that are best for these hyper-parameters, instead of 0.
 
     Returns
     -------
-    tuple of float and Tensor, shapes (P,), (S, S) and (S,)
-        In nats (more is better); derivatives by ``log_values``, by B (symmetric) and by the logarithms of ``noise``.
+    CoregionalMarginal
 
     Raises
     ------
@@ -134,13 +157,18 @@ def coregional_marginal(
     shared, kernel_gradient = kernel.with_gradient(x, log_values.exp())
     latent = unmix @ y
     value = -n * float(noise.log().sum()) - 0.5 * y.numel() * math.log(2 * math.pi)
-    alpha, weight = torch.empty_like(latent), torch.zeros_like(shared)
+    alpha, weight, means = torch.empty_like(latent), torch.zeros_like(shared), x.new_zeros(len(y))
     traces = x.new_empty(2, len(y))
     for i, share in enumerate(variance):
         full = share * shared
         full.diagonal().add_(1.0)
         tril, _ = factor(full, repr(kernel))
-        alpha[i] = torch.cholesky_solve(latent[i, :, None], tril)[:, 0]
+        by_data, by_one = torch.cholesky_solve(torch.stack((latent[i], torch.ones_like(latent[i])), -1), tril).unbind(
+            -1
+        )
+        if constant:
+            means[i] = by_data.sum() / by_one.sum()
+        alpha[i], latent[i] = by_data - means[i] * by_one, latent[i] - means[i]
         value -= 0.5 * float(latent[i] @ alpha[i]) + float(tril.diagonal().log().sum())
         # symmetric, and stored by columns: its transpose is the contiguous one
         inverse = torch.cholesky_inverse(tril).mT.contiguous()
@@ -149,7 +177,7 @@ def coregional_marginal(
         weight.add_(inverse.neg_().addr_(alpha[i], alpha[i]), alpha=float(share))
     by_covariance = 0.5 * unmix.mT @ (alpha @ shared @ alpha.mT - traces[0].diag()) @ unmix
     by_noise = noise.square() * (unmix.mT @ (alpha @ alpha.mT - traces[1].diag()) @ unmix).diagonal()
-    return value, 0.5 * kernel_gradient(weight), by_covariance, by_noise
+    return CoregionalMarginal(value, 0.5 * kernel_gradient(weight), by_covariance, by_noise, mixing @ means)
 
 
 def fit_coregional(
@@ -162,6 +190,7 @@ def fit_coregional(
     restarts: int,
     noise_floor: float,
     seed: int,
+    constant: bool = False,
 ) -> tuple[CoregionalHyper, OutputFit]:
     """Find the hyper-parameters of all outputs together, as :func:`fit_hyper` does for each by itself.
 
@@ -185,6 +214,8 @@ def fit_coregional(
         Smallest standard deviation of the noise.
     seed : int
         Decides the starts.
+    constant : bool
+        Learn a constant mean of each output.
 
     Returns
     -------
@@ -220,10 +251,14 @@ def fit_coregional(
     drawn = 0.5 * standard_normal((restarts, loadings), generator, dtype=torch.float64, device="cpu")
     drawn[0] = 0.0
     starts = torch.cat((starts, drawn), 1).clamp(box[:, 0], box[:, 1])
-    target = _Target(kernel, x, y, None if priors is None else density, outputs.loading)
+    target = _Target(kernel, x, y, None if priors is None else density, outputs.loading, constant)
     best, fit = fit_target(target, starts, box)
     values, deviation, noise, loading = (v.to(x.device) for v in target.split(best))
-    return CoregionalHyper(values.exp(), _covariance(deviation, loading), noise.exp()), fit
+    covariance = _covariance(deviation, loading)
+    of_best = coregional_marginal(
+        kernel, x, y, log_values=values, covariance=covariance, noise=noise.exp(), constant=constant
+    )
+    return CoregionalHyper(values.exp(), covariance, noise.exp(), of_best.constant), fit
 
 
 @dataclass
@@ -235,6 +270,7 @@ class _Target:
     y: Tensor
     density: Density | None
     loading: float
+    constant: bool = False
     evaluations: int = 0
 
     @property
@@ -242,7 +278,7 @@ class _Target:
         return len(self.x)
 
     def rows(self, chosen: Tensor) -> _Target:
-        return _Target(self.kernel, self.x[chosen], self.y[:, chosen], self.density, self.loading)
+        return _Target(self.kernel, self.x[chosen], self.y[:, chosen], self.density, self.loading, self.constant)
 
     def split(self, at: Tensor) -> tuple[Tensor, ...]:
         """Return logarithms of the kernel's values, of B's diagonal's roots and of the noise, and the loadings."""
@@ -264,20 +300,21 @@ class _Target:
         with torch.enable_grad():
             free = (deviation.clone().requires_grad_(), loading.clone().requires_grad_())
             covariance = _covariance(*free)
-        value, *slopes = coregional_marginal(
+        found = coregional_marginal(
             self.kernel,
             self.x,
             self.y,
             log_values=values,
             covariance=covariance.detach(),
             noise=noise.exp(),
+            constant=self.constant,
         )
-        by_deviation, by_loading = torch.autograd.grad(covariance, free, slopes[1], allow_unused=True)
+        by_deviation, by_loading = torch.autograd.grad(covariance, free, found.by_covariance, allow_unused=True)
         by_loading = torch.zeros_like(loading) if by_loading is None else by_loading
         log_prior, slope = self.log_prior(at)
-        gradient = torch.cat((slopes[0], by_deviation, slopes[2], by_loading)).cpu() + slope
-        finite(value, gradient, kernel=self.kernel, n=self.size)
-        return value + log_prior, gradient
+        gradient = torch.cat((found.by_values, by_deviation, found.by_noise, by_loading)).cpu() + slope
+        finite(found.value, gradient, kernel=self.kernel, n=self.size)
+        return found.value + log_prior, gradient
 
 
 def _covariance(log_deviation: Tensor, loading: Tensor) -> Tensor:

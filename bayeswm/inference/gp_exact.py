@@ -116,7 +116,15 @@ def factor(matrix: Tensor, name: str) -> tuple[Tensor, float]:
     )
 
 
-def log_marginal(kernel: Kernel, x: Tensor, y: Tensor, *, log_hyper: Tensor) -> tuple[float, Tensor]:
+class LogMarginal(NamedTuple):
+    """The log marginal likelihood, its gradient of shape (P + 1,), and the constant mean that it holds at."""
+
+    value: float
+    gradient: Tensor
+    constant: float
+
+
+def log_marginal(kernel: Kernel, x: Tensor, y: Tensor, *, log_hyper: Tensor, constant: bool = False) -> LogMarginal:
     """Return the log marginal likelihood of one output and its gradient.
 
     With G = a a' - K^-1 and a = K^-1 y, the derivative by a hyper-parameter is tr(G dK) / 2 (Rasmussen & Williams
@@ -132,10 +140,12 @@ def log_marginal(kernel: Kernel, x: Tensor, y: Tensor, *, log_hyper: Tensor) -> 
         Values.
     log_hyper : Tensor, shape (P + 1,)
         Logarithms of the kernel's hyper-parameters and of the noise's standard deviation.
+    constant : bool
+        The mean is the constant that is best for these hyper-parameters, 1' K^-1 y / 1' K^-1 1, instead of 0.
 
     Returns
     -------
-    tuple of float and Tensor, shape (P + 1,)
+    LogMarginal
         In nats; more is better.
 
     Raises
@@ -147,7 +157,7 @@ def log_marginal(kernel: Kernel, x: Tensor, y: Tensor, *, log_hyper: Tensor) -> 
     --------
     >>> from bayeswm.inference import RBF, Scaled
     >>> x, y = torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    >>> value, gradient = log_marginal(Scaled(RBF()), x, y, log_hyper=torch.zeros(3, dtype=torch.float64))
+    >>> value, gradient, _ = log_marginal(Scaled(RBF()), x, y, log_hyper=torch.zeros(3, dtype=torch.float64))
     >>> round(value, 4), gradient.numpy().round(6).tolist()  # N(0; 0, 2), by length scale, signal and noise
     (-1.2655, [0.0, -0.5, -0.5])
     """
@@ -158,12 +168,19 @@ def log_marginal(kernel: Kernel, x: Tensor, y: Tensor, *, log_hyper: Tensor) -> 
     diagonal.add_(noise)
     tril, _ = factor(covariance, repr(kernel))
     diagonal.copy_(without)  # the kernel may need the matrix for its gradient
-    alpha = torch.cholesky_solve(y[:, None], tril)[:, 0]
+    mean = 0.0
+    if constant:
+        by_data, by_one = torch.cholesky_solve(torch.stack((y, torch.ones_like(y)), -1), tril).unbind(-1)
+        # the gradient by the constant is 0 at its best value, so that the others' are those of y without it
+        mean = float(by_data.sum() / by_one.sum())
+        y, alpha = y - mean, by_data - mean * by_one
+    else:
+        alpha = torch.cholesky_solve(y[:, None], tril)[:, 0]
     value = -0.5 * (y @ alpha) - tril.diagonal().log().sum() - 0.5 * n * math.log(2 * math.pi)
     # symmetric, and stored by columns: its transpose is the contiguous one
     g = torch.cholesky_inverse(tril).mT.contiguous().neg_().addr_(alpha, alpha)
     by_noise = noise * g.diagonal().sum()
-    return float(value), torch.cat((0.5 * kernel_gradient(g), by_noise[None]))
+    return LogMarginal(float(value), torch.cat((0.5 * kernel_gradient(g), by_noise[None])), mean)
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -24,6 +24,7 @@ def fit_hyper(
     restarts: int,
     noise_floor: float,
     seed: int,
+    constant: bool = False,
     progress: bool = False,
 ) -> tuple[Hyper, tuple[OutputFit, ...]]:
     """Find the hyper-parameters of each output by itself.
@@ -48,6 +49,8 @@ def fit_hyper(
         Smallest standard deviation of the noise.
     seed : int
         Decides the starts.
+    constant : bool
+        Learn a constant mean too, which has no prior.
     progress : bool
         Show a progress bar over the outputs.
 
@@ -77,8 +80,11 @@ def fit_hyper(
     fits: list[OutputFit] = []
     for values in tqdm(y, desc="Gaussian process", unit="output", disable=not progress):
         starts = density.starts(restarts, generator).clamp(box[:, 0], box[:, 1])
-        target = _Target(kernel, x, values, None if priors is None else density)
+        target = _Target(kernel, x, values, None if priors is None else density, constant)
         best, fit = fit_target(target, starts, box)
+        if constant:
+            of_best = log_marginal(kernel, x, values, log_hyper=best.to(x.device), constant=True)
+            fit = replace(fit, constant=of_best.constant)
         found.append(best)
         fits.append(fit)
     hyper = torch.stack(found).exp().to(x.device)
@@ -93,6 +99,7 @@ class _Target:
     x: Tensor
     y: Tensor
     priors: Density | None
+    constant: bool
     evaluations: int = 0
 
     @property
@@ -100,14 +107,16 @@ class _Target:
         return len(self.y)
 
     def rows(self, chosen: Tensor) -> _Target:
-        return _Target(self.kernel, self.x[chosen], self.y[chosen], self.priors)
+        return _Target(self.kernel, self.x[chosen], self.y[chosen], self.priors, self.constant)
 
     def log_prior(self, at: Tensor) -> tuple[float, Tensor]:
         return (0.0, torch.zeros_like(at)) if self.priors is None else self.priors(at)
 
     def __call__(self, at: Tensor) -> tuple[float, Tensor]:
         self.evaluations += 1
-        value, gradient = log_marginal(self.kernel, self.x, self.y, log_hyper=at.to(self.x.device))
+        value, gradient, _ = log_marginal(
+            self.kernel, self.x, self.y, log_hyper=at.to(self.x.device), constant=self.constant
+        )
         log_prior, slope = self.log_prior(at)
         gradient = gradient.cpu() + slope
         finite(value, gradient, kernel=self.kernel, n=self.size)

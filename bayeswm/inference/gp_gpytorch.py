@@ -33,9 +33,9 @@ def from_gpytorch(kernel: gpytorch.kernels.Kernel) -> Kernel:
 
     Examples
     --------
-    >>> from gpytorch.kernels import PeriodicKernel, RBFKernel, ScaleKernel
-    >>> from_gpytorch(ScaleKernel(RBFKernel(ard_num_dims=2)) * PeriodicKernel(active_dims=[0]))
-    Scaled(RBF()) * Periodic(period=0.6931471824645996, learn_period=True, active=0, ard=False)
+    >>> from gpytorch.kernels import MaternKernel, RBFKernel, ScaleKernel
+    >>> from_gpytorch(ScaleKernel(RBFKernel(ard_num_dims=2)) + ScaleKernel(MaternKernel(nu=1.5, active_dims=[0])))
+    Scaled(RBF()) + Scaled(Matern(nu=1.5, active=0))
     """
     # who has such a kernel has imported GPyTorch: no need to wait for it to refuse another object
     if "gpytorch" not in sys.modules or not isinstance(kernel, sys.modules["gpytorch"].kernels.Kernel):

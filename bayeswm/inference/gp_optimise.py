@@ -36,6 +36,8 @@ class OutputFit:
         Of the objective on all rows.
     converged : bool
         Whether the optimiser ended by itself.
+    constant : float
+        Mean of the standardised output, if it was learned.
     """
 
     log_likelihood: float
@@ -43,6 +45,7 @@ class OutputFit:
     starts: tuple[float, ...]
     evaluations: int
     converged: bool
+    constant: float = 0.0
 
 
 class Target(Protocol):

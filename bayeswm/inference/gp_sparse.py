@@ -29,15 +29,18 @@ class Bound(NamedTuple):
     """A lower bound of the log marginal likelihood and its gradient.
 
     ``value`` in nats (more is better), ``by_hyper`` of shape (P + 1,) by the logarithms of the hyper-parameters,
-    ``by_inducing`` of shape (m, D).
+    ``by_inducing`` of shape (m, D), and the constant mean that it holds at.
     """
 
     value: float
     by_hyper: Tensor
     by_inducing: Tensor
+    constant: float
 
 
-def collapsed_bound(kernel: Kernel, x: Tensor, y: Tensor, *, inducing: Tensor, log_hyper: Tensor) -> Bound:
+def collapsed_bound(
+    kernel: Kernel, x: Tensor, y: Tensor, *, inducing: Tensor, log_hyper: Tensor, constant: bool = False
+) -> Bound:
     r"""Return the variational bound of one output, maximised over what the inducing points' values may be.
 
     With :math:`Q = K_{fu} K_{uu}^{-1} K_{uf}` it is
@@ -58,6 +61,8 @@ def collapsed_bound(kernel: Kernel, x: Tensor, y: Tensor, *, inducing: Tensor, l
         Inducing points.
     log_hyper : Tensor, shape (P + 1,)
         Logarithms of the kernel's hyper-parameters and of the noise's standard deviation.
+    constant : bool
+        The mean is the constant that is best for these hyper-parameters, instead of 0.
 
     Returns
     -------
@@ -73,7 +78,7 @@ def collapsed_bound(kernel: Kernel, x: Tensor, y: Tensor, *, inducing: Tensor, l
     >>> from bayeswm.inference import RBF, Scaled, log_marginal
     >>> x = torch.linspace(0, 3, 6, dtype=torch.float64)[:, None]
     >>> y, log_hyper = torch.sin(x[:, 0]), torch.tensor([0.0, 0.0, -1.0], dtype=torch.float64)
-    >>> exact, _ = log_marginal(Scaled(RBF()), x, y, log_hyper=log_hyper)
+    >>> exact, *_ = log_marginal(Scaled(RBF()), x, y, log_hyper=log_hyper)
     >>> few, all_of_them = (collapsed_bound(Scaled(RBF()), x, y, inducing=z, log_hyper=log_hyper) for z in (x[::3], x))
     >>> few.value < exact, abs(all_of_them.value - exact) < 1e-6
     (True, True)
@@ -87,15 +92,21 @@ def collapsed_bound(kernel: Kernel, x: Tensor, y: Tensor, *, inducing: Tensor, l
         given = values.detach()
         tril, _ = _factor(kernel, among.detach().clone())
         kept: list[Tensor] | None = [] if m * n <= _KEPT else None
-        square, cross = x.new_zeros(m, m), x.new_zeros(m)
+        square, cross, ones = x.new_zeros(m, m), x.new_zeros(m), x.new_zeros(m)
         solver = ForwardSolver(tril)
         for rows in _chunks(n, m):
             white = solver.solve_(kernel.covariance(inducing, x[rows], given))
             square.addmm_(white, white.mT)
             cross.addmv_(white, y[rows])
+            ones.add_(white.sum(-1))
             if kept is not None:
                 kept.append(white)
         inner = _inner(square, noise)
+        mean = 0.0
+        if constant:
+            of_one = torch.cholesky_solve(ones[:, None], inner)[:, 0]
+            mean = float((y.sum() - of_one @ cross) / (n - of_one @ ones))
+            y, cross = y - mean, cross - mean * ones
         weight = torch.cholesky_solve(cross[:, None], inner)[:, 0]
         inverse = torch.cholesky_inverse(inner)
         misfit = float(y @ y - cross @ weight)
@@ -125,7 +136,7 @@ def collapsed_bound(kernel: Kernel, x: Tensor, y: Tensor, *, inducing: Tensor, l
             by_across.addr_(left[:, m], y[rows] - white.mT @ weight)
         more = torch.autograd.grad(across, (log_values, at), by_across)
         by_values, by_inducing = by_values + more[0], by_inducing + more[1]
-    return Bound(value, torch.cat((by_values, by_values.new_tensor([by_noise]))), by_inducing)
+    return Bound(value, torch.cat((by_values, by_values.new_tensor([by_noise]))), by_inducing, mean)
 
 
 def choose_inducing(kernel: Kernel, x: Tensor, values: Tensor, *, count: int) -> Tensor:

@@ -68,6 +68,7 @@ def fit_sparse(
     restarts: int,
     noise_floor: float,
     seed: int,
+    constant: bool = False,
     progress: bool = False,
 ) -> tuple[Hyper, Tensor, tuple[OutputFit, ...]]:
     """Find hyper-parameters and inducing points of each output by itself, by the variational bound.
@@ -93,6 +94,8 @@ def fit_sparse(
         Smallest standard deviation of the noise.
     seed : int
         Decides the starts.
+    constant : bool
+        Learn a constant mean of each output.
     progress : bool
         Show a progress bar over the outputs.
 
@@ -121,7 +124,7 @@ def fit_sparse(
     found: list[tuple[Tensor, Tensor, OutputFit]] = []
     for values in tqdm(y, desc="sparse Gaussian process", unit="output", disable=not progress):
         starts = density.starts(restarts, generator).clamp(box[:, 0], box[:, 1])
-        problem = _Problem(kernel, x, values, None if priors is None else density, inducing)
+        problem = _Problem(kernel, x, values, None if priors is None else density, inducing, constant)
         found.append(_fit_output(problem, starts, box))
     hyper = torch.stack([f[0] for f in found]).exp().to(x.device)
     points = torch.stack([f[1] for f in found])
@@ -162,6 +165,7 @@ class _Problem:
     y: Tensor
     priors: Density | None
     inducing: InducingPoints
+    constant: bool
     evaluations: int = 0
 
     @property
@@ -169,14 +173,14 @@ class _Problem:
         return len(self.y)
 
     def rows(self, chosen: Tensor) -> _Problem:
-        return _Problem(self.kernel, self.x[chosen], self.y[chosen], self.priors, self.inducing)
+        return _Problem(self.kernel, self.x[chosen], self.y[chosen], self.priors, self.inducing, self.constant)
 
     def log_prior(self, at: Tensor) -> tuple[float, Tensor]:
         return (0.0, torch.zeros_like(at)) if self.priors is None else self.priors(at)
 
     def __call__(self, at: Tensor) -> tuple[float, Tensor]:
-        value, gradient = log_marginal(self.kernel, self.x, self.y, log_hyper=at.to(self.x.device))
-        return self.with_prior(value, gradient, at)
+        of_these = log_marginal(self.kernel, self.x, self.y, log_hyper=at.to(self.x.device), constant=self.constant)
+        return self.with_prior(of_these.value, of_these.gradient, at)
 
     def with_prior(self, value: float, gradient: Tensor, at: Tensor) -> tuple[float, Tensor]:
         log_prior, slope = self.log_prior(at)
@@ -196,13 +200,15 @@ class _Bounded:
     problem: _Problem
     points: Tensor
     learned: bool = False
+    mean: float = 0.0
 
     def __call__(self, at: Tensor) -> tuple[float, Tensor]:
         p, size = self.problem, self.problem.kernel.size(self.points.shape[1]) + 1
         p.evaluations += 1
         hyper = at[:size].to(p.x.device)
         points = at[size:].view_as(self.points).to(p.x.device) if self.learned else self.points
-        bound = collapsed_bound(p.kernel, p.x, p.y, inducing=points, log_hyper=hyper)
+        bound = collapsed_bound(p.kernel, p.x, p.y, inducing=points, log_hyper=hyper, constant=p.constant)
+        self.mean = bound.constant
         value, gradient = p.with_prior(bound.value, bound.by_hyper, at[:size])
         return value, torch.cat((gradient, bound.by_inducing.flatten().cpu())) if self.learned else gradient
 
@@ -231,6 +237,8 @@ def _fit_output(problem: _Problem, starts: Tensor, box: Tensor) -> tuple[Tensor,
         at, points = end[: len(at)], end[len(at) :].view_as(points).to(points.device)
     if not converged:
         warn_stopped()
+    last = _Bounded(problem, points)
+    objective, _ = last(at)
     likelihood = objective - problem.log_prior(at)[0]
     tried = tuple(end[1] for end in ends)
-    return at, points, OutputFit(likelihood, objective, tried, problem.evaluations, converged)
+    return at, points, OutputFit(likelihood, objective, tried, problem.evaluations, converged, last.mean)

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, override
 
 import torch
 from torch import Tensor
@@ -16,12 +16,16 @@ from bayeswm.base.errors import FitError, FitWarning, SpecError
 from bayeswm.base.random import standard_normal, uniform
 from bayeswm.inference.adaptation import LogDensity, StepSize, Target, TrajectoryLength, halton
 from bayeswm.inference.draws import Draws
+from bayeswm.inference.joint import Inference, Inferred, Joint
+from bayeswm.inference.tempering import temper
 
 # ends of the warm-up's windows, as shares of it; coordinates are renewed at each end but the last
 _WINDOWS = (0.15, 0.4, 0.8, 1.0)
 # longest trajectories in them, in standard deviations: early coordinates are rough, and long trajectories there wasted
 _LONGEST = (5.0, 12.0, math.inf, math.inf)
 _DIVERGENT = 1000.0
+# trajectories that refresh resampled points, and their longest length
+_MOVES, _MOVE_LENGTH = 6, 3.0
 
 
 class _State(NamedTuple):
@@ -33,7 +37,7 @@ class _State(NamedTuple):
 
 
 @dataclass(frozen=True)
-class HMC:
+class HMC(Inference):
     """ChEES-HMC: chains that share step size and trajectory length, both adapted over all of them.
 
     Hoffman, Radul & Sountsov (2021): trajectory lengths climb the ChEES criterion and are jittered by a Halton
@@ -150,6 +154,51 @@ class HMC:
         drawn.warn()
         return drawn
 
+    @override
+    def infer(self, joint: Joint, *, generator: torch.Generator, progress: bool = False) -> Inferred:
+        start = joint.flat.sample(4 * self.chains, generator)
+        drawn = self.sample(joint.log_density, start, generator=generator, labels=joint.flat.labels, progress=progress)
+        with torch.no_grad():
+            values = joint.values(drawn.positions)
+        stats = {"lp": drawn.log_density, "acceptance_rate": drawn.acceptance, "diverging": drawn.divergent}
+        figures = {
+            "divergences": drawn.divergences,
+            "acceptance": float(drawn.acceptance.mean()),
+            "step_size": drawn.step_size,
+            "trajectory_length": drawn.trajectory_length,
+            "evaluations": drawn.evaluations,
+        }
+        return Inferred(values, stats, figures)
+
+    @override
+    def update(self, joint: Joint, since: int, inferred: Inferred, *, generator: torch.Generator) -> Inferred:
+        """Return the posterior given all rows by tempered resampling and rejuvenation of the draws."""
+        return temper(joint, since, inferred, rejuvenate=self.rejuvenate, generator=generator)
+
+    def rejuvenate(self, log_density: LogDensity, points: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
+        """Move many points so that their law, if it is the density's, stays what it is.
+
+        Parameters
+        ----------
+        log_density : callable
+            Takes (n, D) in float64 and returns (n,).
+        points : Tensor, shape (n, D)
+            Coordinates are taken from their covariance.
+        generator : torch.Generator
+            Source of momenta and acceptances.
+
+        Returns
+        -------
+        tuple of Tensor, shape (n, D), and float
+            Where they are, and the mean acceptance.
+        """
+        target = Target(log_density, points.shape[1], dense=points.shape[1] <= self.dense_limit)
+        run = _Run(self, target, generator, names=tuple(f"x[{i}]" for i in range(points.shape[1])))
+        with torch.no_grad():
+            target.follow_draws(target.coordinates(points)[:, None])
+            z = target.coordinates(points)
+            return run.refresh(_State(z, *target(z)))
+
 
 class _Run:
     """One run of the sampler."""
@@ -248,6 +297,16 @@ class _Run:
             evaluations=self.target.evaluations,
             labels=self.names,
         )
+
+    def refresh(self, state: _State) -> tuple[Tensor, float]:
+        """Advance by a few trajectories with a step size that follows the acceptance."""
+        step = StepSize(self._first_step(state), self.settings.target_acceptance)
+        accepted: list[float] = []
+        for i in range(_MOVES):
+            (state, acceptance), _ = self._move(state, step.now, self._count(step.now, _MOVE_LENGTH, i + 1))
+            accepted.append(float(acceptance.mean()))
+            step.update(accepted[-1])
+        return self.target.position(state.z), sum(accepted) / len(accepted)
 
     def _count(self, step: float, length: float, index: int) -> int:
         return min(max(math.ceil(halton(index) * length / step), 1), self.settings.max_steps)

@@ -3,75 +3,56 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Self, override
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, HalfNormal, constraints
+from torch.distributions import Distribution, constraints
 
-from bayeswm.base.errors import DataWarning, SpecError, UnknownVariableError
-from bayeswm.base.laws import Gaussian
+from bayeswm.base.errors import SpecError, UnknownVariableError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.priors import decode, encode
-from bayeswm.base.random import make_generator, permutation, systematic
+from bayeswm.base.random import make_generator, permutation
 from bayeswm.base.saving import plain
 from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Structure
-from bayeswm.base.trajectories import Trajectories, Transitions
+from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import StructureWorlds
-from bayeswm.inference.constraints import Unconstrained
-from bayeswm.inference.convergence import ess_bulk, r_hat
 from bayeswm.inference.hmc import HMC
-from bayeswm.inference.importance import smooth_weights
-
-NoiseLaw = float | Distribution
-_NOISE = "process_noise"
-
-# the noise never falls below this share of the data's own steps: where they are noise-free the density has no bound
-_NOISE_FLOOR = 1e-5
-# numbers in one block where many draws meet many rows
-_BLOCK = 2**22
+from bayeswm.inference.joint import Inference, Inferred
+from bayeswm.inference.likelihoods import GaussianLikelihood, Likelihood
+from bayeswm.models.specification import NoiseLaw, Specification, schema_of, transitions
 
 
 @dataclass(frozen=True)
 class PosteriorDiagnostics:
-    """Whether a drawn posterior can be trusted.
+    """Whether a posterior held as draws can be trusted.
 
     Attributes
     ----------
     r_hat, ess_bulk : mapping of str to Tensor
-        Split rank-normalised R-hat and effective draws of each parameter, in the parameter's shape.
+        Split rank-normalised R-hat and effective draws of each inferred parameter, in the parameter's shape.
     divergences : int
-        Divergent steps after the warm-up.
-    acceptance : float
-        Mean probability of acceptance.
-    step_size, trajectory_length : float
-        What the sampler settled on, in its own coordinates.
-    evaluations : int
-        Batched gradients, warm-up included.
-    weight_size, pareto_k : float or None
-        Effective number of weighted draws and tail shape of the weights, once the model has been conditioned.
+        Divergent steps of a sampler after its warm-up.
+    statistics : mapping of str to float
+        Figures of the way of inference: a sampler's ``step_size``, ``acceptance``, ...; ``log_evidence`` of those that
+        know it; after ``condition`` by tempering the number of ``stages``, the smallest effective sample size as a
+        share of the draws (``weight_share``) and the largest ``pareto_k``.
     """
 
     r_hat: Mapping[str, Tensor]
     ess_bulk: Mapping[str, Tensor]
     divergences: int
-    acceptance: float
-    step_size: float
-    trajectory_length: float
-    evaluations: int
-    weight_size: float | None = None
-    pareto_k: float | None = None
+    statistics: Mapping[str, float]
 
 
 class BayesianDynamics(DynamicsModel):
     """A structure with a posterior over its parameters: each world is one posterior draw.
 
-    Parameters of the structure that are laws have these as priors; the others are known. The likelihood is Gaussian,
-    one step ahead, with independent noise on each column of the state. The noise's standard deviation of a column has
+    Parameters of the structure that are laws have these as priors; the others are known. The likelihood is that of one
+    step, with independent noise on each column of the state. The noise's standard deviation of a column has
     by default the prior 1e-5 s + HalfNormal(s), where s is the root mean square change of that column in one step of
     the training data (1 where it never changes): noise as large as the motion itself is about the largest that is
     believed, and where data are free of noise it stays above 0.
@@ -79,19 +60,20 @@ class BayesianDynamics(DynamicsModel):
     Parameters
     ----------
     structure : Structure
-        With a schema, and at least one parameter that is a law.
-    inference : HMC, optional
-        The sampler; ``HMC()`` by default.
+        With at least one parameter that is a law. One without a schema takes the variables of the data.
+    inference : Inference, optional
+        From the joint density to the posterior; ``HMC()`` by default.
     noise : float, Distribution, or mapping of str to float or Distribution, optional
         Standard deviation of the process noise in the variables' units, known (a number above 0) or with a prior of
         your own, for all columns of the state or by column; columns that are not named keep the default prior. A
         structure that predicts its noise itself keeps doing so unless this is given.
+    likelihood : Likelihood, optional
+        How the next state scatters around the structure's mean; ``GaussianLikelihood()`` by default.
 
     Raises
     ------
     SpecError, UnknownVariableError
-        If the structure has no schema, nothing is uncertain, a law of a positive parameter reaches below 0, or the
-        noise makes no sense.
+        If nothing is uncertain, a law of a positive parameter reaches below 0, or the noise makes no sense.
 
     Examples
     --------
@@ -112,26 +94,21 @@ class BayesianDynamics(DynamicsModel):
         self,
         *,
         structure: Structure,
-        inference: HMC | None = None,
+        inference: Inference | None = None,
         noise: NoiseLaw | Mapping[str, NoiseLaw] | None = None,
+        likelihood: Likelihood | None = None,
     ) -> None:
-        schema = _schema(structure)
         self.structure = structure
         self.inference = HMC() if inference is None else inference
+        self.likelihood = GaussianLikelihood() if likelihood is None else likelihood
         self.noise = dict(noise) if isinstance(noise, Mapping) else noise
-        parameters = structure.parameters()
-        if not any(p.uncertain for p in parameters.values()):
-            raise SpecError(
-                f"expected at least one parameter of {structure.name} to be a law, got none among "
-                f"({', '.join(parameters)}); give one a torch.distributions law, or use KnownDynamics"
-            )
-        for name, p in parameters.items():
-            if p.positive and isinstance(p.value, Distribution) and not _positive(p.value):
-                raise SpecError(f"{name}: expected a law of numbers > 0, got {type(p.value).__name__}; try LogNormal")
-        self._named_noise(schema)
-        self._posterior: dict[str, Tensor] = {}
-        self._log_weight = torch.zeros(0, dtype=torch.float64)
-        self._sampler: dict[str, Any] = {}
+        if structure.schema is not None:
+            _check(structure)
+            _named_noise(structure.schema, self.noise)
+        self._seed = 0
+        self._data: Trajectories | None = None
+        self._specification: Specification | None = None
+        self._inferred: Inferred | None = None
         self._diagnostics: PosteriorDiagnostics | None = None
 
     # --- what was learned -----------------------------------------------------------------------------------------
@@ -139,32 +116,38 @@ class BayesianDynamics(DynamicsModel):
     @property
     @override
     def schema(self) -> Schema:
-        return _schema(self.structure)
+        return schema_of(self.structure)
+
+    @property
+    def _fitted(self) -> tuple[Specification, Inferred, Trajectories]:
+        if self._specification is None or self._inferred is None or self._data is None:
+            raise SpecError("expected a fitted model: call .fit(trajectories, seed=0) first")
+        return self._specification, self._inferred, self._data
 
     @property
     def posterior(self) -> dict[str, Tensor]:
         """Draws of each uncertain parameter (chains, draws, ...), and of ``process_noise`` (chains, draws, S)."""
-        self._need_fit()
-        return dict(self._posterior)
+        specification, inferred, _ = self._fitted
+        flat = {k: v.flatten(0, 1) for k, v in inferred.values.items()}
+        given = {k: v for k, v in specification.parameters(flat).items() if k not in specification.known}
+        chains, draws = next(iter(inferred.values.values())).shape[:2]
+        return {k: v.unflatten(0, (chains, draws)) for k, v in given.items()}
 
     @property
     def diagnostics(self) -> PosteriorDiagnostics:
-        """R-hat, effective sample sizes, divergences and the sampler's own figures."""
-        self._need_fit()
+        """R-hat, effective sample sizes, divergences and the figures of the way of inference."""
+        _, inferred, _ = self._fitted
         if self._diagnostics is None:
-            flat = {k: v.flatten(2) if v.ndim > 2 else v[..., None] for k, v in self._posterior.items()}
-            self._diagnostics = PosteriorDiagnostics(
-                {k: r_hat(v).view(self._posterior[k].shape[2:]) for k, v in flat.items()},
-                {k: ess_bulk(v).view(self._posterior[k].shape[2:]) for k, v in flat.items()},
-                **self._sampler,
-            )
+            named = Inferred(self.posterior)
+            divergences = int(inferred.statistics.get("divergences", 0))
+            self._diagnostics = PosteriorDiagnostics(named.r_hat, named.ess_bulk, divergences, inferred.statistics)
         return self._diagnostics
 
     # --- learning -------------------------------------------------------------------------------------------------
 
     @override
     def fit(self, trajectories: Trajectories, *, seed: int | None = None, progress: bool = True) -> Self:
-        """Draw the posterior of the parameters given all steps of the trajectories.
+        """Infer the parameters given all steps of the trajectories.
 
         Parameters
         ----------
@@ -194,95 +177,37 @@ class BayesianDynamics(DynamicsModel):
             raise SpecError("expected seed= (an integer), got none; the same seed gives the same model")
         with torch.inference_mode(False), torch.no_grad():
             structure = self.structure.bind(trajectories.schema)
-            data = _rows(trajectories)
-            laws = {k: p.value for k, p in structure.parameters().items() if isinstance(p.value, Distribution)}
-            noise = self._noise(structure, data)
-            laws |= {f"{_NOISE}.{k}": v[0] for k, v in noise.items() if isinstance(v[0], Distribution)}
-            flat = Unconstrained(laws)
-
-            def log_density(x: Tensor) -> Tensor:
-                values, log_det = flat.constrain(x)
-                return (
-                    flat.log_prior(values)
-                    + log_det
-                    + _log_likelihood(structure, _gather(values, noise, batch=log_det.shape), data)
-                )
-
-            generator = make_generator(seed)
-            start = flat.sample(4 * self.inference.chains, generator)
-            drawn = self.inference.sample(
-                log_density, start, generator=generator, labels=flat.labels, progress=progress
-            )
-            self.structure = structure
-            values, log_det = flat.constrain(drawn.positions)
-            self._posterior = _gather(values, noise, batch=log_det.shape)
-        self._log_weight = torch.zeros(drawn.log_density.numel(), dtype=torch.float64)
-        self._sampler = {
-            "divergences": drawn.divergences,
-            "acceptance": float(drawn.acceptance.mean()),
-            "step_size": drawn.step_size,
-            "trajectory_length": drawn.trajectory_length,
-            "evaluations": drawn.evaluations,
-        }
-        self._diagnostics = None
+            if structure is not self.structure:
+                _check(structure)
+            data = trajectories.to(torch.device("cpu")).to(torch.float64)
+            noise = _named_noise(schema_of(structure), self.noise)
+            specification = Specification.of(structure, transitions(data), noise=noise, likelihood=self.likelihood)
+            joint = specification.joint(data)
+            inferred = self.inference.infer(joint, generator=make_generator(seed), progress=progress)
+        self.structure, self._seed, self._data = structure, seed, data
+        self._specification, self._inferred, self._diagnostics = specification, inferred, None
         return self
-
-    def _named_noise(self, schema: Schema) -> dict[str, NoiseLaw]:
-        """Return what the caller said of the noise, by column."""
-        if not schema.state.flat:
-            raise SpecError("expected real variables and angles in the state: the likelihood is Gaussian by column")
-        columns = schema.state.columns
-        if self.noise is None:
-            return {}
-        given = self.noise if isinstance(self.noise, Mapping) else dict.fromkeys(columns, self.noise)
-        for name, value in given.items():
-            if name not in columns:
-                raise UnknownVariableError.of(name, columns)
-            right = _positive(value) if isinstance(value, Distribution) else 0 < float(value) < float("inf")
-            if not right or (isinstance(value, Distribution) and value.batch_shape + value.event_shape):
-                raise SpecError(f"noise of {name}: expected a number > 0 or a law of one such number, got {value!r}")
-        return dict(given)
-
-    def _noise(self, structure: Structure, data: Transitions) -> dict[str, tuple[NoiseLaw, float]]:
-        """Return the law or value of each column's noise and what is added to it; nothing if the structure has it."""
-        schema = _schema(structure)
-        named = self._named_noise(schema)
-        if self.noise is None and _own_noise(structure, data):
-            return {}
-        size = (data.next_state - data.state).square().mean(0).sqrt().tolist()
-        found: dict[str, tuple[NoiseLaw, float]] = {}
-        for name, s in zip(schema.state.columns, size, strict=True):
-            if name in named:
-                found[name] = (named[name], 0.0)
-                continue
-            if s == 0:
-                warnings.warn(f"{name} never changes: its noise has the prior of scale 1", DataWarning, stacklevel=3)
-            s = s or 1.0
-            found[name] = (HalfNormal(torch.tensor(s, dtype=torch.float64)), _NOISE_FLOOR * s)
-        return found
-
-    # --- answers --------------------------------------------------------------------------------------------------
 
     @override
     def draw(self, worlds: int, *, generator: torch.Generator | None = None) -> StructureWorlds:
-        """Return posterior draws picked at random: each at most once while there are enough and none has a weight."""
-        self._need_fit()
+        """Return posterior draws picked at random: each at most once while there are enough."""
+        specification, inferred, _ = self._fitted
         if worlds < 1:
             raise SpecError(f"expected worlds >= 1, got {worlds}")
         if generator is None:
             raise SpecError("expected generator=torch.Generator, since worlds are drawn from the posterior, got none")
-        order = permutation(len(self._log_weight), generator, device="cpu")
-        picked = order[systematic(self._log_weight[order], worlds, generator)]
-        chosen = {k: v.flatten(0, 1)[picked] for k, v in self._posterior.items()}
-        return StructureWorlds(self.structure, self.schema, _complete(self.structure, chosen), exhaustive=False)
+        count = inferred.draws
+        rounds = [permutation(count, generator, device="cpu") for _ in range(-(-worlds // count))]
+        picked = torch.cat(rounds)[:worlds]
+        return specification.worlds({k: v.flatten(0, 1)[picked] for k, v in inferred.values.items()})
 
     @override
     def condition(self, trajectories: Trajectories, *, in_training: bool = False) -> DynamicsModel:
-        """Return a new model whose posterior is given new trajectories too: the same draws, reweighted.
+        """Return a new model whose posterior is given new trajectories too.
 
-        The draws get Pareto-smoothed importance weights; none is moved, so this serves small additions only. What the
-        weights are worth is in ``diagnostics`` (``weight_size``, ``pareto_k``). ``posterior`` and its R-hat stay those
-        of the draws before weighting; :meth:`draw` follows the weights.
+        What the way of inference does: those in closed form are exact, Markov chains take the new data in by tempered
+        importance resampling and rejuvenation (see :func:`bayeswm.inference.temper`), the others infer afresh from all
+        data. Scales of noise and inputs stay those of the first training data.
 
         Parameters
         ----------
@@ -296,44 +221,41 @@ class BayesianDynamics(DynamicsModel):
         DataError, SpecError
             For data that do not fit.
         FitError
-            If the weights are worth less than a tenth of the draws, or Pareto k is above 0.7: fit again on all data.
+            If the draws cannot take the new data in: fit again on all of them.
         """
-        self._need_fit()
+        specification, inferred, data = self._fitted
         if in_training:
             return self
         self.structure.bind(trajectories.schema)
-        data = _rows(trajectories)
-        flat = {k: v.flatten(0, 1) for k, v in self._posterior.items()}
-        size = max(_BLOCK // data.state.numel(), 1)
-        with torch.no_grad():
-            blocks = [
-                _log_likelihood(self.structure, {k: v[i : i + size] for k, v in flat.items()}, data)
-                for i in range(0, len(self._log_weight), size)
-            ]
-        weights = smooth_weights(self._log_weight + torch.cat(blocks))
         new = copy.copy(self)
-        new._log_weight = weights.log_weight
-        new._sampler = {**self._sampler, "weight_size": weights.size, "pareto_k": weights.pareto_k}
-        new._diagnostics = None
+        with torch.inference_mode(False), torch.no_grad():
+            more = trajectories.to(torch.device("cpu")).to(torch.float64)
+            both = Trajectories.concatenate([data, more])
+            joint, since = specification.joint(both), specification.joint(data).terms
+            generator = make_generator(self._seed + 1)
+            new._inferred = self.inference.update(joint, since, inferred, generator=generator)
+        new._data, new._seed, new._diagnostics = both, self._seed + 1, None
         return new
-
-    def _need_fit(self) -> None:
-        if not self._posterior:
-            raise SpecError("expected a fitted model: call .fit(trajectories, seed=0) first")
 
     # --- files ----------------------------------------------------------------------------------------------------
 
     @override
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        self._need_fit()
+        specification, inferred, data = self._fitted
         noise = {k: encode(v) for k, v in self.noise.items()} if isinstance(self.noise, Mapping) else encode(self.noise)
         config = {
-            "inference": asdict(self.inference),
+            "inference": {"name": type(self.inference).__name__, "config": self.inference.config()},
+            "likelihood": {"name": type(self.likelihood).__name__, "config": self.likelihood.config()},
             "noise": {"by_name": isinstance(self.noise, Mapping), "value": noise},
-            "sampler": self._sampler,
+            "columns": {k: [encode(law), floor] for k, (law, floor) in specification.noise.items()},
+            "statistics": dict(inferred.statistics),
+            "schema": data.schema.to_dict(),
+            "seed": self._seed,
         }
-        tensors = {f"posterior.{k}": v for k, v in self._posterior.items()}
-        return plain(config), tensors | {"log_weight": self._log_weight}
+        tensors = {f"value.{k}": v for k, v in inferred.values.items()}
+        tensors |= {f"stat.{k}": v for k, v in inferred.sample_stats.items()}
+        tensors |= {f"known.{k}": v for k, v in specification.known.items()}
+        return plain(config), tensors | {f"data.{k}": v for k, v in data.arrays().items() if v is not None}
 
     @classmethod
     @override
@@ -344,23 +266,55 @@ class BayesianDynamics(DynamicsModel):
             raise SpecError("expected a structure in the file, got none")
         saved = config["noise"]
         noise = {k: decode(v) for k, v in saved["value"].items()} if saved["by_name"] else decode(saved["value"])
-        model = cls(structure=structure, inference=HMC(**config["inference"]), noise=noise)
-        groups = {k.removeprefix("posterior."): v.clone() for k, v in tensors.items() if k.startswith("posterior.")}
-        model._posterior, model._log_weight = groups, tensors["log_weight"].clone()
-        model._sampler = dict(config["sampler"])
+        way, scatter = config["inference"], config["likelihood"]
+        inference = Inference.registry[way["name"]].from_config(way["config"])
+        likelihood = Likelihood.registry[scatter["name"]].from_config(scatter["config"])
+        model = cls(structure=structure, inference=inference, noise=noise, likelihood=likelihood)
+
+        def group(name: str) -> dict[str, Tensor]:
+            return {k.removeprefix(f"{name}."): v.clone() for k, v in tensors.items() if k.startswith(f"{name}.")}
+
+        model._data = Trajectories(Schema.from_dict(config["schema"]), **group("data"), allow_missing=True)
+        model._specification = Specification.restored(
+            structure,
+            transitions(model._data),
+            columns={k: (decode(law), float(floor)) for k, (law, floor) in config["columns"].items()},
+            likelihood=likelihood,
+            known=group("known"),
+        )
+        model._inferred = Inferred(group("value"), group("stat"), dict(config["statistics"]))
+        model._seed = int(config["seed"])
         return model
 
 
-def _schema(structure: Structure) -> Schema:
-    if structure.schema is None:
-        raise SpecError(f"expected a structure with a schema, got {structure.name}, which learns its variables")
-    return structure.schema
+def _check(structure: Structure) -> None:
+    """Refuse a structure without laws, or with a law that leaves what a parameter may be."""
+    parameters = structure.parameters()
+    if not any(p.uncertain for p in parameters.values()):
+        raise SpecError(
+            f"expected at least one parameter of {structure.name} to be a law, got none among "
+            f"({', '.join(parameters)}); give one a torch.distributions law, or use KnownDynamics"
+        )
+    for name, p in parameters.items():
+        if p.positive and isinstance(p.value, Distribution) and not _positive(p.value):
+            raise SpecError(f"{name}: expected a law of numbers > 0, got {type(p.value).__name__}; try LogNormal")
 
 
-def _rows(trajectories: Trajectories) -> Transitions:
-    return Transitions(
-        *(v.double() if v.is_floating_point() else v for v in trajectories.to(torch.device("cpu")).transitions())
-    )
+def _named_noise(schema: Schema, noise: NoiseLaw | Mapping[str, NoiseLaw] | None) -> dict[str, NoiseLaw]:
+    """Return what the caller said of the noise, by column."""
+    if not schema.state.flat:
+        raise SpecError("expected real variables and angles in the state: the likelihood is one of columns")
+    columns = schema.state.columns
+    if noise is None:
+        return {}
+    given = noise if isinstance(noise, Mapping) else dict.fromkeys(columns, noise)
+    for name, value in given.items():
+        if name not in columns:
+            raise UnknownVariableError.of(name, columns)
+        right = _positive(value) if isinstance(value, Distribution) else 0 < float(value) < float("inf")
+        if not right or (isinstance(value, Distribution) and value.batch_shape + value.event_shape):
+            raise SpecError(f"noise of {name}: expected a number > 0 or a law of one such number, got {value!r}")
+    return dict(given)
 
 
 def _positive(law: Distribution) -> bool:
@@ -369,45 +323,3 @@ def _positive(law: Distribution) -> bool:
         support = support.base_constraint
     lower = getattr(support, "lower_bound", None)
     return lower is not None and bool((torch.as_tensor(lower) >= 0).all())
-
-
-def _gather(
-    values: Mapping[str, Tensor], noise: Mapping[str, tuple[NoiseLaw, float]], *, batch: torch.Size
-) -> dict[str, Tensor]:
-    """Return the structure's parameters, with the columns' noise as one more of shape (*batch, S)."""
-    found = {k: v for k, v in values.items() if not k.startswith(f"{_NOISE}.")}
-    columns = [
-        values[f"{_NOISE}.{name}"] + floor if isinstance(law, Distribution) else torch.tensor(law, dtype=torch.float64)
-        for name, (law, floor) in noise.items()
-    ]
-    if columns:
-        found[_NOISE] = torch.stack([c.expand(batch) for c in columns], -1)
-    return found
-
-
-def _complete(structure: Structure, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the uncertain parameters (W, ...) with the known ones beside them."""
-    count = len(next(iter(values.values())))
-    known: dict[str, Tensor] = {}
-    for name, p in structure.parameters().items():
-        if not isinstance(p.value, Distribution):
-            value = torch.as_tensor(p.value, dtype=torch.float64)
-            known[name] = value.expand(count, *value.shape)
-    return {**known, **values}
-
-
-def _log_likelihood(structure: Structure, values: Mapping[str, Tensor], data: Transitions) -> Tensor:
-    """Return the log density of all next states given their steps, shape (W,), for parameters (W, ...)."""
-    parameters = _complete(structure, values)
-    noise = parameters.pop(_NOISE, None)
-    mean, scale = structure.batched(parameters, data.state[None, None], data.action, data.context, data.step)
-    if noise is not None:
-        scale = noise[:, None, None]
-    return Gaussian(mean, scale).log_prob(data.next_state).sum((1, 2))
-
-
-def _own_noise(structure: Structure, data: Transitions) -> bool:
-    """Whether the structure predicts its noise itself."""
-    parameters: dict[str, Tensor] = structure.initial(1, make_generator(0), torch.float64)
-    state, action, context = (v[:1] for v in data[:3])
-    return structure.batched(parameters, state[None, None], action, context, 0)[1] is not None

@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     import gpytorch
 
 
+# arguments that are plain values
+_SETTINGS = ("constant", "restarts", "noise_floor", "features")
+_SCALES = ("input_mean", "input_scale", "output_scale", "output_shift")
+
+
 class FunctionMoments(NamedTuple):
     """Posterior mean and variance of the next state without process noise, both of shape (*batch, S).
 
@@ -66,6 +71,8 @@ class GaussianProcess(DynamicsModel):
         inputs if ``active=`` names variables of the schema, and what ``+`` and ``*`` make of them. A kernel without a
         signal gets one that is learned; ``Scaled(RBF(), signal=1.0)`` fixes it. Of GPyTorch's, see
         :func:`bayeswm.inference.from_gpytorch`.
+    constant : bool
+        Learn a constant beside the mean structure, so that far from the data the answer is both together.
     priors : HyperPriors, optional
         Of the hyper-parameters, in standardised units; None maximises the marginal likelihood alone.
     restarts : int
@@ -111,6 +118,7 @@ class GaussianProcess(DynamicsModel):
         *,
         mean: Structure | None = None,
         kernel: Kernel | gpytorch.kernels.Kernel | None = None,
+        constant: bool = False,
         priors: HyperPriors | None = HyperPriors(),  # noqa: B008 (frozen)
         restarts: int = 3,
         noise_floor: float = 3e-3,
@@ -140,6 +148,7 @@ class GaussianProcess(DynamicsModel):
         elif isinstance(kernel, Scaled) and kernel.signal is None:
             kernel = kernel.kernel  # the outputs' covariance has it
         self.mean, self.kernel, self.priors, self.sparse, self.outputs = mean, kernel, priors, sparse, outputs
+        self.constant = constant
         self.restarts, self.noise_floor, self.features = restarts, noise_floor, features
         self.fits: tuple[OutputFit, ...] = ()
         self._residual: Residual | None = None
@@ -234,9 +243,11 @@ class GaussianProcess(DynamicsModel):
             self.mean.bind(schema)
         with torch.inference_mode(False), torch.no_grad():
             data = trajectories.transitions()
-            settings = FitSettings(self.priors, self.restarts, self.noise_floor, self.sparse, self.outputs)
+            settings = FitSettings(
+                self.priors, self.restarts, self.noise_floor, self.constant, self.sparse, self.outputs
+            )
             settings.check_memory(len(data.state), schema.state.size, device=data.state.device)
-            blank = Residual.standardised(schema, self.mean, self.kernel, data=data)
+            blank = Residual.standardised(schema, self.mean, self.kernel, data=data, constant=self.constant)
             residual, fits = fit_residual(blank, settings, seed=0 if seed is None else seed, progress=progress)
         self._residual, self.fits = residual, fits
         return self
@@ -338,7 +349,12 @@ class GaussianProcess(DynamicsModel):
     # --- files ------------------------------------------------------------------------------------------------------
 
     def _settings(self) -> dict[str, Any]:
-        return {"restarts": self.restarts, "noise_floor": self.noise_floor, "features": self.features}
+        return {
+            "constant": self.constant,
+            "restarts": self.restarts,
+            "noise_floor": self.noise_floor,
+            "features": self.features,
+        }
 
     def _like(self) -> GaussianProcess:
         chosen = {"kernel": self.kernel, "priors": self.priors, "sparse": self.sparse, "outputs": self.outputs}
@@ -360,7 +376,7 @@ class GaussianProcess(DynamicsModel):
             "fits": [dataclasses.asdict(f) for f in self.fits],
         }
         tensors = r.posterior.tensors()
-        tensors |= {"input_mean": r.input_mean, "input_scale": r.input_scale, "output_scale": r.output_scale}
+        tensors |= {name: getattr(r, name) for name in _SCALES}
         tensors |= {} if r.mixing is None else {"mixing": r.mixing}
         return plain(config), tensors
 
@@ -376,11 +392,11 @@ class GaussianProcess(DynamicsModel):
             priors=None if priors is None else HyperPriors.from_dict(priors),
             sparse=None if sparse is None else InducingPoints(**sparse),
             outputs=None if outputs is None else Coregionalised(**outputs),
-            **{k: config[k] for k in ("restarts", "noise_floor", "features")},
+            **{k: config[k] for k in _SETTINGS},
         )
         kept = {name: values.clone() for name, values in tensors.items()}
         hyper = Hyper(*(kept.pop(k) for k in Hyper._fields))
-        scales, mixing = [kept.pop(k) for k in ("input_mean", "input_scale", "output_scale")], kept.pop("mixing", None)
+        scales, mixing = [kept.pop(k) for k in _SCALES], kept.pop("mixing", None)
         columns, bound = Inputs.bind(Schema.from_dict(config["schema"]), model.kernel)
         kind = SparsePosterior if "centers" in kept else ExactPosterior
         posterior = kind(bound if outputs is None else Scaled(bound), hyper=hyper, **kept)

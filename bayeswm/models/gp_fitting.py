@@ -24,6 +24,7 @@ class FitSettings:
     priors: HyperPriors | None
     restarts: int
     noise_floor: float
+    constant: bool
     sparse: InducingPoints | None
     outputs: Coregionalised | None
 
@@ -77,17 +78,25 @@ def fit_residual(
     if settings.outputs is not None:
         return _coregionalised(blank, data, settings, outputs=settings.outputs, seed=seed)
     inducing = settings.sparsely(len(data.x))
-    how = {"priors": settings.priors, "restarts": settings.restarts, "noise_floor": settings.noise_floor}
+    how = {
+        "priors": settings.priors,
+        "restarts": settings.restarts,
+        "noise_floor": settings.noise_floor,
+        "constant": settings.constant,
+    }
     if inducing is None:
         hyper, fits = fit_hyper(data.kernel, data.x, data.y, **how, seed=seed, progress=progress)
-        posterior = dataclasses.replace(data, hyper=hyper)
+        constant = data.y.new_tensor([f.constant for f in fits])
+        posterior = dataclasses.replace(data, y=data.y - constant[:, None], hyper=hyper)
     else:
         hyper, points, fits = fit_sparse(
             data.kernel, data.x, data.y, inducing=inducing, **how, seed=seed, progress=progress
         )
-        posterior = SparsePosterior.prior(data.kernel, points, hyper).condition(data.x, data.y)
+        constant = data.y.new_tensor([f.constant for f in fits])
+        posterior = SparsePosterior.prior(data.kernel, points, hyper).condition(data.x, data.y - constant[:, None])
     _ = posterior.alpha  # so that a covariance that cannot be decomposed is found here
-    return dataclasses.replace(blank, posterior=posterior), fits
+    shift = blank.output_shift + constant * blank.output_scale
+    return dataclasses.replace(blank, posterior=posterior, output_shift=shift), fits
 
 
 def _coregionalised(
@@ -103,10 +112,11 @@ def _coregionalised(
         priors=settings.priors,
         restarts=settings.restarts,
         noise_floor=settings.noise_floor,
+        constant=settings.constant,
         seed=seed,
     )
     hyper, mixing = latent(shared)
-    kernel, y = Scaled(data.kernel), torch.linalg.solve(mixing, data.y)
+    kernel, y = Scaled(data.kernel), torch.linalg.solve(mixing, data.y - shared.constant[:, None])
     if inducing is None:
         posterior = ExactPosterior(kernel, data.x, y, hyper)
     else:
@@ -114,7 +124,8 @@ def _coregionalised(
         points = spread_points(kernel, data.x, hyper.values[-1], inducing=inducing).expand(len(y), -1, -1)
         posterior = SparsePosterior.prior(kernel, points, hyper).condition(data.x, y)
     _ = posterior.alpha
-    return dataclasses.replace(blank, posterior=posterior, mixing=mixing), (fit,)
+    shift = blank.output_shift + shared.constant * blank.output_scale
+    return dataclasses.replace(blank, posterior=posterior, output_shift=shift, mixing=mixing), (fit,)
 
 
 def latent(shared: CoregionalHyper) -> tuple[Hyper, torch.Tensor]:

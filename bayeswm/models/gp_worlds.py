@@ -32,6 +32,7 @@ class Residual:
     input_mean: Tensor
     input_scale: Tensor
     output_scale: Tensor
+    output_shift: Tensor
     mixing: Tensor | None = None
     """What mixes independent processes to coregionalised outputs, (S, S)."""
 
@@ -41,24 +42,29 @@ class Residual:
         return self.columns.schema
 
     @classmethod
-    def standardised(cls, schema: Schema, mean: Structure | None, kernel: Kernel, *, data: Transitions) -> Residual:
-        """Take the scales from training data; the hyper-parameters are still to be found, and 1."""
+    def standardised(
+        cls, schema: Schema, mean: Structure | None, kernel: Kernel, *, data: Transitions, constant: bool
+    ) -> Residual:
+        """Take scales, and with a constant the shift, from training data; hyper-parameters are still to be found."""
         columns, bound = Inputs.bind(schema, kernel)
         inputs, size = len(columns.names), schema.state.size
         one = torch.ones(size, dtype=torch.float64, device=data.state.device)
         hyper = Hyper(one[:, None].expand(-1, bound.size(inputs)), one)
         blank = ExactPosterior(bound, one.new_empty(0, inputs), one.new_empty(size, 0), hyper)
-        raw = cls(columns, mean, blank, one.new_zeros(inputs), one.new_ones(inputs), one)
+        raw = cls(columns, mean, blank, one.new_zeros(inputs), one.new_ones(inputs), one, 0 * one)
         x, y = raw.inputs(data.state, data.action, data.context), raw.outputs(data)
         center = x.mean(0)
         spread = (x - center).square().mean(0).sqrt()
-        constant = spread <= 1e-9 * x.abs().amax(0).clamp(min=1e-30)
-        if len(x) > 1 and bool(constant.any()):
-            named = [columns.names[i] for i in constant.nonzero()[:, 0].tolist()]
+        still = spread <= 1e-9 * x.abs().amax(0).clamp(min=1e-30)
+        if len(x) > 1 and bool(still.any()):
+            named = [columns.names[i] for i in still.nonzero()[:, 0].tolist()]
             warnings.warn(f"constant input column(s) {', '.join(named)}: scale 1 is used", DataWarning, stacklevel=3)
-        spread = torch.where(constant, 1.0, spread)
+        spread = torch.where(still, 1.0, spread)
         center[columns.features :], spread[columns.features :] = 0.0, 1.0  # a period is in the input's own units
-        scale = y.square().mean(-1).sqrt()
+        shift = y.mean(-1) if constant else 0 * one
+        y = y - shift[:, None]
+        # with a constant, what is usual: divided by n - 1
+        scale = (y.square().sum(-1) / max(len(x) - constant, 1)).sqrt()
         # what is left by rounding is nothing to learn
         nothing = scale <= 1e-12 * data.next_state.double().abs().amax(0).clamp(min=1e-30)
         if bool(nothing.any()):
@@ -68,7 +74,7 @@ class Residual:
             change = schema.state.difference(data.next_state.double(), data.state.double()).square().mean(0).sqrt()
             scale = torch.where(nothing, torch.where(change > 0, change, 1.0), scale)
         posterior = dataclasses.replace(blank, x=(x - center) / spread, y=y / scale[:, None])
-        return cls(columns, mean, posterior, center, spread, scale)
+        return cls(columns, mean, posterior, center, spread, scale, shift)
 
     def inputs(self, state: Tensor, action: Tensor, context: Tensor) -> Tensor:
         """Return standardised inputs, shape (*batch, D)."""
@@ -97,15 +103,15 @@ class Residual:
         return self.covariance(self.posterior.hyper.noise.square()).diagonal().sqrt()
 
     def known(self, state: Tensor, action: Tensor, context: Tensor, step: int | Tensor) -> Tensor:  # noqa: PLR0917
-        """Return the mean structure's next state, shape (*batch, S)."""
+        """Return the next state by the mean structure and the constant, shape (*batch, S)."""
         if self.mean is None:
-            return state
+            return state + self.output_shift
         values = {
             # the dtype at once: a float would become float32 on the way
             k: torch.as_tensor(p.value, dtype=state.dtype, device=state.device)
             for k, p in self.mean.parameters().items()
         }
-        return self.mean.transition(values, state, action, context, step)[0]
+        return self.mean.transition(values, state, action, context, step)[0] + self.output_shift
 
 
 class GaussianProcessWorlds(MarkovWorlds):

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from bayeswm.inference import RBF, Matern, Periodic, Product, Scaled, Sum
+from bayeswm.inference import RBF, Matern, Periodic, Scaled
+from bayeswm.inference.gp_algebra import Product, Sum
 
 F64 = torch.float64
 LEAVES = [
@@ -24,6 +25,10 @@ COMPOSED = [
     (RBF(active=0) + Periodic(active=(1, 0))) * Matern(nu=2.5),
 ]
 KERNELS = [*LEAVES, *COMPOSED]
+
+
+def points(n, d=2, seed=0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
 def values_of(kernel, inputs=2, seed=0):

@@ -36,7 +36,7 @@ def test_the_marginal_likelihood_and_its_gradients(kernel):
     law = torch.distributions.MultivariateNormal(torch.zeros(y.numel(), dtype=F64), full)
     expected = law.log_prob(y.flatten())
     slopes = torch.autograd.grad(expected, free)
-    value, *found = coregional_marginal(kernel, x, y, log_values=LOG_VALUES, covariance=covariance, noise=NOISE)
+    value, *found, _ = coregional_marginal(kernel, x, y, log_values=LOG_VALUES, covariance=covariance, noise=NOISE)
     assert abs(value - float(expected.detach())) < 1e-9
     for one, other in zip(found, slopes, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
@@ -62,10 +62,28 @@ def test_the_posterior_is_that_of_dense_algebra_with_covariances_between_outputs
         torch.testing.assert_close(between, expected[:, i, :, i], rtol=0, atol=1e-10)
 
 
+def test_the_best_constants_and_their_gradients():
+    x, y, covariance = problem()
+    y = y + torch.tensor([[3.0], [-1.0], [0.5]], dtype=F64)
+    free = [v.clone().requires_grad_() for v in (LOG_VALUES, covariance, NOISE.log())]
+    full = dense(RBF(), x, log_values=free[0], covariance=free[1], noise=free[2].exp())
+    ones = torch.kron(torch.eye(3, dtype=F64), torch.ones(15, 1, dtype=F64))  # generalised least squares
+    best = torch.linalg.solve(ones.mT @ torch.linalg.solve(full, ones), ones.mT @ torch.linalg.solve(full, y.flatten()))
+    expected = torch.distributions.MultivariateNormal(ones @ best, full).log_prob(y.flatten())
+    slopes = torch.autograd.grad(expected, free)
+    value, *found, constant = coregional_marginal(
+        RBF(), x, y, log_values=LOG_VALUES, covariance=covariance, noise=NOISE, constant=True
+    )
+    assert abs(value - float(expected.detach())) < 1e-9
+    torch.testing.assert_close(constant, best.detach(), rtol=0, atol=1e-9)
+    for one, other in zip(found, slopes, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-8)
+
+
 def test_nearly_dependent_outputs_are_no_trouble():
     x, y, _ = problem(outputs=2)
     covariance = torch.ones(2, 2, dtype=F64)
-    value, *slopes = coregional_marginal(RBF(), x, y, log_values=LOG_VALUES, covariance=covariance, noise=NOISE[:2])
+    value, *slopes, _ = coregional_marginal(RBF(), x, y, log_values=LOG_VALUES, covariance=covariance, noise=NOISE[:2])
     full = dense(RBF(), x, log_values=LOG_VALUES, covariance=covariance, noise=NOISE[:2])
     expected = torch.distributions.MultivariateNormal(torch.zeros(30, dtype=F64), full).log_prob(y.flatten())
     assert abs(value - float(expected)) < 1e-8

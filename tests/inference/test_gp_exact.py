@@ -31,9 +31,30 @@ def test_the_marginal_likelihood_and_its_gradient(kernel):
     k = by_definition(kernel, x, x, at[:-1].exp()) + (2 * at[-1]).exp() * torch.eye(len(x), dtype=F64)
     expected = torch.distributions.MultivariateNormal(torch.zeros_like(y), k).log_prob(y)
     slope = torch.autograd.grad(expected, at)[0]
-    value, gradient = log_marginal(kernel, x, y, log_hyper=log_hyper)
+    value, gradient, _ = log_marginal(kernel, x, y, log_hyper=log_hyper)
     assert abs(value - float(expected.detach())) < 1e-9
     torch.testing.assert_close(gradient, slope, rtol=1e-8, atol=1e-8)
+
+
+def test_a_constant_mean_is_the_best_one_and_the_gradient_is_that_of_the_best():
+    x, y = problem()
+    y, kernel = y + 3.0, Scaled(RBF())
+    log_hyper = torch.cat((values_of(kernel), NOISE[None])).log()
+    at, mean = log_hyper.clone().requires_grad_(), torch.tensor(3.0, dtype=F64)
+    found = log_marginal(kernel, x, y, log_hyper=log_hyper, constant=True)
+
+    def dense(mean):
+        k = by_definition(kernel, x, x, at[:-1].exp()) + (2 * at[-1]).exp() * torch.eye(len(x), dtype=F64)
+        return torch.distributions.MultivariateNormal(mean.expand(len(y)), k).log_prob(y)
+
+    # quadratic in the mean: one step of Newton is exact
+    mean.requires_grad_()
+    slope = torch.autograd.grad(dense(mean), mean, create_graph=True)[0]
+    best = (mean - slope / torch.autograd.grad(slope, mean)[0]).detach()
+    assert abs(found.constant - float(best)) < 1e-10
+    expected = dense(best)
+    assert abs(found.value - float(expected.detach())) < 1e-9
+    torch.testing.assert_close(found.gradient, torch.autograd.grad(expected, at)[0], rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=repr)

@@ -2,20 +2,14 @@
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 import bayeswm as bwm
-from bayeswm.inference import RBF, Matern, Periodic, Scaled
+from bayeswm.inference import RBF, Matern, Periodic
 from bayeswm.inference.gp_kernels import kernel_from_dict
-from tests.inference.gp_kernels import KERNELS, by_definition, values_of
+from tests.inference.gp_kernels import KERNELS, by_definition, points, values_of
 from tests.statistical.checks import BUDGET, mean_p
 
 F64 = torch.float64
-
-
-def points(n, d=2, seed=0):
-    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=F64)
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=repr)
@@ -37,36 +31,6 @@ def test_the_closed_form_gradient_is_that_of_autograd(kernel):
     covariance, gradient = kernel.with_gradient(x, values)
     torch.testing.assert_close(covariance, kernel.covariance(x, x, values), rtol=0, atol=0)
     torch.testing.assert_close(gradient(weight), slope, rtol=1e-9, atol=1e-10)
-
-
-@st.composite
-def kernels(draw, depth=2):
-    if depth and draw(st.booleans()):
-        one, other = draw(kernels(depth=depth - 1)), draw(kernels(depth=depth - 1))
-        return one + other if draw(st.booleans()) else one * other
-    active, ard = draw(st.sampled_from([None, 0, 2, (0, 1), (2, 0)])), draw(st.booleans())
-    periodic = Periodic(period=draw(st.floats(0.5, 9.0)), learn_period=draw(st.booleans()), active=active, ard=ard)
-    leaf = draw(
-        st.sampled_from([RBF(active=active, ard=ard), periodic])
-        | st.sampled_from([0.5, 1.5, 2.5]).map(lambda nu: Matern(nu=nu, active=active, ard=ard))
-    )
-    return Scaled(leaf, signal=draw(st.none() | st.floats(0.1, 3.0))) if draw(st.booleans()) else leaf
-
-
-@given(kernel=kernels(), seed=st.integers(0, 1000))
-def test_any_sum_and_product_has_the_gradient_of_its_definition(kernel, seed):
-    x, values = points(6, 3, seed=seed), values_of(kernel, 3, seed=seed)
-    log_values = values.log().requires_grad_()
-    weight = points(6, 6, seed=seed + 1)
-    weight = weight + weight.mT
-    expected = by_definition(kernel, x, x, log_values.exp())
-    slope = torch.autograd.grad((weight * expected).sum(), log_values)[0] if len(values) else values
-    covariance, gradient = kernel.with_gradient(x, values)
-    torch.testing.assert_close(covariance, expected.detach(), rtol=1e-12, atol=1e-12)
-    size = float((weight.abs() * covariance).sum())
-    torch.testing.assert_close(gradient(weight), slope, rtol=1e-8, atol=1e-11 * size)
-    assert len({p.name for p in kernel.parameters(3)}) == len(kernel.parameters(3))
-    assert kernel_from_dict(kernel.to_dict()) == kernel
 
 
 @pytest.mark.statistical
@@ -97,20 +61,6 @@ def test_periodic_waves_are_whole_and_have_the_fourier_weights(length):
     assert bool((found[:, 50_000 * weights < 1e-3] == 0).all())
 
 
-def test_names_of_hyper_parameters_say_kernel_kind_and_inputs():
-    kernel = RBF(active="angle") + Matern() * Periodic(active=("angle", "speed")) + RBF(active="angle")
-    assert repr(kernel) == (
-        "Scaled(RBF(active='angle')) + Scaled(Matern(nu=2.5) * Periodic(active=('angle', 'speed')))"
-        " + Scaled(RBF(active='angle'))"
-    )
-    names = [p.name for p in kernel.map(lambda leaf: type(leaf)(active=leaf.active, columns=(0,))).parameters(3)]
-    assert names == [
-        *("RBF(angle).length", "RBF(angle).signal"),
-        *("Matern.length", "Periodic(angle, speed).length", "Matern*Periodic(angle, speed).signal"),
-        *("RBF(angle).length#2", "RBF(angle).signal#2"),
-    ]
-
-
 def test_what_is_no_kernel_is_refused():
     with pytest.raises(bwm.SpecError, match=r"nu = 0\.5, 1\.5 or 2\.5"):
         Matern(nu=1.0)
@@ -122,8 +72,6 @@ def test_what_is_no_kernel_is_refused():
         Periodic(period=(1.0, 2.0)).covariance(points(2, 3), points(2, 3), torch.ones(3, dtype=F64))
     with pytest.raises(bwm.SpecError, match="different names or indices"):
         RBF(active=("angle", "angle"))
-    with pytest.raises(bwm.SpecError, match="signal > 0"):
-        Scaled(RBF(), signal=0.0)
     for active in (5, "angle"):
         with pytest.raises(bwm.SpecError, match="indices of the 2 inputs"):
             RBF(active=active).parameters(2)

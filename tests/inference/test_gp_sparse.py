@@ -60,7 +60,7 @@ def dense(kernel, x, y, *, inducing, log_hyper):
 def test_with_the_data_as_inducing_points_it_is_the_exact_process(kernel):
     x, y = problem()
     log_hyper = log_hyper_of(kernel)
-    exact, slope = log_marginal(kernel, x, y, log_hyper=log_hyper)
+    exact, slope, _ = log_marginal(kernel, x, y, log_hyper=log_hyper)
     bound = collapsed_bound(kernel, x, y, inducing=x, log_hyper=log_hyper)
     # n jitter variance / 2 noise^2 = 40 * 1e-10 * 3 / 0.1 is 1e-7 nats
     assert 0 <= exact - bound.value < 1e-6
@@ -70,6 +70,17 @@ def test_with_the_data_as_inducing_points_it_is_the_exact_process(kernel):
     new = 2 * torch.randn(9, 2, generator=torch.Generator().manual_seed(1), dtype=F64)
     for one, other in zip(sparse.function(new), posterior.function(new), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+def test_the_best_constant_is_that_of_the_exact_process():
+    x, y = problem()
+    kernel = Scaled(Matern(nu=1.5))
+    settings = {"log_hyper": log_hyper_of(kernel), "constant": True}
+    exact = log_marginal(kernel, x, y + 2, **settings)
+    bound = collapsed_bound(kernel, x, y + 2, inducing=x, **settings)
+    assert 0 <= exact.value - bound.value < 1e-6
+    assert abs(exact.constant - bound.constant) < 1e-6
+    torch.testing.assert_close(bound.by_hyper, exact.gradient, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=repr)
@@ -121,7 +132,7 @@ def test_the_bound_never_exceeds_the_likelihood(kernel, n, m, seed, noise):
     x, y = problem(n, seed)
     inducing = torch.randn(m, 2, generator=torch.Generator().manual_seed(seed + 1), dtype=F64)
     log_hyper = log_hyper_of(kernel, seed, noise)
-    exact, _ = log_marginal(kernel, x, y, log_hyper=log_hyper)
+    exact, *_ = log_marginal(kernel, x, y, log_hyper=log_hyper)
     bound = collapsed_bound(kernel, x, y, inducing=inducing, log_hyper=log_hyper).value
     # rounding: 1e-16 times the terms that are added, which are of the size of y'y / noise^2
     assert bound <= exact + 1e-9 * (1 + float(y @ y + n) / float((2 * log_hyper[-1]).exp()))

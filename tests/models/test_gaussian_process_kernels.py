@@ -56,6 +56,27 @@ def test_a_periodic_kernel_sees_the_raw_angle_and_its_covariance_is_the_definiti
     torch.testing.assert_close(model.posterior(state, action).mean[:, 0] - state[:, 0], mean, rtol=0, atol=1e-8)
 
 
+def test_a_constant_is_learned_beside_the_mean_and_stays_far_from_the_data(tmp_path):
+    changes = torch.tensor([[5.0, -2.0]], dtype=F64) + 0.3 * torch.randn(60, 2, generator=seeded(), dtype=F64)
+    actions = torch.randn(60, 1, 1, generator=seeded(1), dtype=F64)
+    train = jumps(changes, actions)
+    model = quietly(process(mean=None, constant=True), train)
+    far = torch.full((2,), 1e6, dtype=F64), torch.full((1,), 1e6, dtype=F64)
+    answer = model.posterior(*far)
+    # the standard error of a mean of 60 values is 0.04
+    torch.testing.assert_close(answer.mean - far[0], torch.tensor([5.0, -2.0], dtype=F64), rtol=0, atol=0.16)
+    assert bool((quietly(process(mean=None), train).posterior(*far).mean == far[0]).all())
+    law = model.draw(2000, generator=seeded())
+    assert check_model(model, train).failed == ()
+    drawn = law.transition(law.start(far[0]), far[1]).mean[:, 0]
+    z = (drawn.mean(0) - answer.mean) / (answer.variance / 2000).sqrt()
+    assert float(z.abs().max()) < 5
+    model.save(tmp_path / "model.bwm")
+    assert torch.equal(bwm.load(tmp_path / "model.bwm").posterior(*far).mean, answer.mean)
+    again = model.condition(jumps(changes[:5], actions[:5]))
+    assert torch.equal(again.posterior(*far).mean, answer.mean)
+
+
 @pytest.mark.parametrize("kernel", FAMILIES, ids=repr)
 def test_every_family_keeps_the_promises(kernel, data, tmp_path):
     model = process(kernel=kernel, restarts=1, features=64).fit(data, progress=False)

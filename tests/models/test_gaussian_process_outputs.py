@@ -6,7 +6,7 @@ import torch
 import bayeswm as bwm
 from bayeswm.inference import RBF, Coregionalised, InducingPoints, Scaled
 from bayeswm.testing import check_model
-from tests.models.test_gaussian_process import LIGHTER, seeded, simulate
+from tests.models.test_gaussian_process import LIGHTER, TRUTH, seeded, simulate
 from tests.statistical.checks import BUDGET, gaussian_p
 
 F64 = torch.float64
@@ -65,16 +65,17 @@ def test_the_posterior_is_that_of_dense_algebra(data, fitted):
     torch.testing.assert_close(p.variance, between.diagonal(dim1=-2, dim2=-1), rtol=1e-6, atol=1e-12)
 
 
-def test_angle_and_velocity_share_what_the_physics_misses(fitted):
-    # a wrong mass changes the acceleration, hence the velocity by it times 50 ms and the angle by half that times 50 ms
-    covariance = fitted.output_covariance
-    correlation = covariance[0, 1] / covariance.diagonal().prod().sqrt()
-    assert float(correlation) > 0.9
-    state, action = questions()
-    p = fitted.posterior(state, action)
-    far = fitted.posterior(torch.tensor([0.3, 4000.0], dtype=F64), torch.zeros(1, dtype=F64))
+def test_angle_and_velocity_share_what_the_physics_misses():
+    # a wrong mass changes the acceleration: the velocity by it times the time step, the angle by that times the time step
+    precise = bwm.KnownDynamics(structure=TRUTH.structure, noise=[1e-4, 2e-3])
+    model = process(restarts=1).fit(simulate(6, 30, truth=precise), progress=False)
+    covariance = model.output_covariance
+    assert float(covariance[0, 1] / covariance.diagonal().prod().sqrt()) > 0.95
+    far = model.posterior(torch.tensor([0.3, 4000.0], dtype=F64), torch.zeros(1, dtype=F64))
     torch.testing.assert_close(far.covariance, covariance)
-    assert bool((p.covariance[:, 0, 1].abs() > 0).all())
+    # where it is not so far, one variable still tells of the other
+    near = model.posterior(torch.tensor([4.0, 12.0], dtype=F64), torch.zeros(1, dtype=F64)).covariance
+    assert float(near[0, 1].square() / near.diagonal().prod()) > 0.5
 
 
 @pytest.mark.statistical
@@ -117,6 +118,25 @@ def test_a_model_from_a_file_answers_the_same(fitted, tmp_path):
     one, other = (m.predictive(*questions(), generator=seeded()) for m in (fitted, loaded))
     assert torch.equal(one.mean, other.mean)
     assert torch.equal(one.variance, other.variance)
+
+
+def test_a_constant_beside_the_physics_is_learned(tmp_path):
+    # a torque that nobody wrote down turns the pendulum at a constant rate
+    data = simulate(12, 30)
+    state = data.states().clone()
+    state[..., 1] += 0.4 * torch.arange(31, dtype=F64)
+    drifting = bwm.Trajectories(data.schema, state=state, action=data.action)
+    model = process(mean=None, restarts=1, constant=True).fit(drifting, progress=False)
+    far, action = torch.tensor([0.0, 1e5], dtype=F64), torch.zeros(1, dtype=F64)
+    constant = model.posterior(far, action).mean - far
+    assert float(constant.abs().min()) > 0
+    torch.testing.assert_close(constant, model._fitted.output_shift, rtol=0, atol=1e-9)
+    model.save(tmp_path / "model.bwm")
+    assert torch.equal(bwm.load(tmp_path / "model.bwm").posterior(far, action).mean, far + constant)
+    # conditioning takes the constant off too: data already seen twice only make the answer surer
+    near = drifting.transitions()
+    once, twice = (m.posterior(near.state, near.action) for m in (model, model.condition(drifting)))
+    assert bool(((once.mean - twice.mean).abs() < 3 * once.variance.sqrt()).all())
 
 
 def test_it_keeps_the_contract(data, fitted):

@@ -106,6 +106,25 @@ def test_a_model_from_a_file_answers_the_same(fitted, tmp_path):
     assert max(sizes) == 2 * 60 * 60
 
 
+def test_a_constant_beside_the_physics_is_learned(tmp_path):
+    # a torque that nobody wrote down turns the pendulum at a constant rate
+    data = simulate(12, 30)
+    state = data.states().clone()
+    state[..., 1] += 0.4 * torch.arange(31, dtype=F64)
+    drifting = bwm.Trajectories(data.schema, state=state, action=data.action)
+    model = process(mean=None, restarts=1, constant=True).fit(drifting, progress=False)
+    far, action = torch.tensor([0.0, 1e5], dtype=F64), torch.zeros(1, dtype=F64)
+    constant = model.posterior(far, action).mean - far
+    assert float(constant.abs().min()) > 0
+    torch.testing.assert_close(constant, model._fitted.output_shift, rtol=0, atol=1e-9)
+    model.save(tmp_path / "model.bwm")
+    assert torch.equal(bwm.load(tmp_path / "model.bwm").posterior(far, action).mean, far + constant)
+    # conditioning takes the constant off too: data already seen twice only make the answer surer
+    near = drifting.transitions()
+    once, twice = (m.posterior(near.state, near.action) for m in (model, model.condition(drifting)))
+    assert bool(((once.mean - twice.mean).abs() < 3 * once.variance.sqrt()).all())
+
+
 def test_it_keeps_the_contract(data, fitted):
     assert check_model(fitted, data).failed == ()
 
