@@ -15,6 +15,7 @@ PROGRAMS = (
     "gp_botorch.py",
     "gp_predict.py",
     "gp_rollouts.py",
+    "gp_sparse.py",
 )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -41,8 +43,24 @@ class ForwardSolver:
         """Overwrite B, shape (n, k), by X and return it; where autograd follows, B stays."""
         if right.requires_grad:
             return torch.linalg.solve_triangular(self.tril, right, upper=False)
+        for _ in self._solved(right):
+            pass
+        return right
+
+    def squares_(self, right: Tensor) -> Tensor:
+        """Overwrite B by X and return the sums of squares of its columns, shape (k,)."""
+        if right.requires_grad:
+            return self.solve_(right).square().sum(0)
+        total = right.new_zeros(right.shape[1])
+        for block in self._solved(right):
+            total += block.square_().sum(0)
+        return total
+
+    def _solved(self, right: Tensor) -> Iterator[Tensor]:
+        """Overwrite B block by block, giving a copy of each while it is still close to the core."""
         for before, inverse, here in self._blocks:
             if here.start:
                 right[here].addmm_(before, right[: here.start], alpha=-1.0)
-            right[here] = inverse @ right[here]
-        return right
+            solved = inverse @ right[here]
+            right[here] = solved
+            yield solved

@@ -270,8 +270,7 @@ class ExactPosterior:
             for part in points.split(size):
                 cross = self.kernel.covariance(self.x, part, values)
                 mean.append(self.alpha[s] @ cross)
-                white = self._solvers[s].solve_(cross)
-                variance.append((prior - white.square().sum(0)).clamp(min=0.0))
+                variance.append((prior - self._solvers[s].squares_(cross)).clamp(min=0.0))
             means.append(torch.cat(mean))
             variances.append(torch.cat(variance))
         return torch.stack(means), torch.stack(variances)

@@ -18,6 +18,7 @@ def test_it_is_forward_substitution(n):
     solver, work = ForwardSolver(tril), right.clone()
     assert solver.solve_(work) is work
     torch.testing.assert_close(work, expected, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(solver.squares_(right.clone()), expected.square().sum(0))
 
 
 def test_it_is_as_accurate_where_the_matrix_is_nearly_singular():
