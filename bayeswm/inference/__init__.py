@@ -17,8 +17,9 @@ from bayeswm.inference.gp_coregional import (
 from bayeswm.inference.gp_exact import ExactPosterior, Hyper, log_marginal
 from bayeswm.inference.gp_fit import fit_hyper
 from bayeswm.inference.gp_gpytorch import from_gpytorch
-from bayeswm.inference.gp_kernels import RBF, Matern, Periodic
+from bayeswm.inference.gp_kernels import RBF, Matern
 from bayeswm.inference.gp_optimise import OutputFit
+from bayeswm.inference.gp_periodic import Periodic
 from bayeswm.inference.gp_priors import HyperPriors
 from bayeswm.inference.gp_sparse import Bound, SparsePosterior, choose_inducing, collapsed_bound
 from bayeswm.inference.gp_sparse_fit import InducingPoints, fit_sparse

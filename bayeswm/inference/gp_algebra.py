@@ -174,7 +174,7 @@ class Scaled(Kernel):
     def covariance(self, a: Tensor, b: Tensor, values: Tensor) -> Tensor:
         variance, rest = self._split(values)
         found = self.kernel.covariance(a, b, rest)
-        return variance * found if found.requires_grad else found.mul_(variance)
+        return variance * found if found.requires_grad or values.requires_grad else found.mul_(variance)
 
     @override
     def with_gradient(self, x: Tensor, values: Tensor) -> tuple[Tensor, Callable[[Tensor], Tensor]]:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from bayeswm.base.errors import SpecError
 from bayeswm.inference.gp_algebra import Kernel, Product, Scaled, Sum
-from bayeswm.inference.gp_kernels import RBF, Matern, Periodic
+from bayeswm.inference.gp_kernels import RBF, Matern
+from bayeswm.inference.gp_periodic import Periodic
 
 if TYPE_CHECKING:
     import gpytorch

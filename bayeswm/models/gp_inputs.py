@@ -13,7 +13,9 @@ from bayeswm.base.errors import SpecError, UnknownVariableError
 from bayeswm.base.kinds import Angle, Real
 from bayeswm.base.schema import Schema, Variable
 from bayeswm.inference.gp_algebra import Kernel
-from bayeswm.inference.gp_kernels import RBF, Matern, Periodic, entries
+from bayeswm.inference.gp_kernels import RBF, Matern
+from bayeswm.inference.gp_leaf import entries
+from bayeswm.inference.gp_periodic import Periodic
 
 
 @dataclass(frozen=True)
