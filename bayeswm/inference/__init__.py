@@ -10,12 +10,22 @@ from bayeswm.inference.filtering import window_log_likelihood
 from bayeswm.inference.gaussian_belief import GaussianBelief, Sensors
 from bayeswm.inference.gaussian_filter import LinearGaussian, Unscented
 from bayeswm.inference.gp_algebra import Kernel, Scaled
+from bayeswm.inference.gp_coregional import (
+    CoregionalHyper,
+    Coregionalised,
+    coregional_marginal,
+    fit_coregional,
+    rotation,
+)
 from bayeswm.inference.gp_exact import ExactPosterior, Hyper, log_marginal
-from bayeswm.inference.gp_fit import OutputFit, fit_hyper
+from bayeswm.inference.gp_fit import fit_hyper
 from bayeswm.inference.gp_gpytorch import from_gpytorch
 from bayeswm.inference.gp_kernels import RBF, Matern
+from bayeswm.inference.gp_optimise import OutputFit
 from bayeswm.inference.gp_periodic import Periodic
 from bayeswm.inference.gp_priors import HyperPriors
+from bayeswm.inference.gp_sparse import Bound, SparsePosterior, choose_inducing, collapsed_bound
+from bayeswm.inference.gp_sparse_fit import InducingPoints, fit_sparse
 from bayeswm.inference.hmc import HMC
 from bayeswm.inference.importance import Weights, smooth_weights
 from bayeswm.inference.joint import Inference, Inferred, Joint
@@ -36,7 +46,10 @@ from bayeswm.inference.tempering import temper
 __all__ = [
     "HMC",
     "RBF",
+    "Bound",
     "Conjugate",
+    "CoregionalHyper",
+    "Coregionalised",
     "Curvature",
     "Diagonal",
     "Draws",
@@ -49,6 +62,7 @@ __all__ = [
     "HeteroscedasticLikelihood",
     "Hyper",
     "HyperPriors",
+    "InducingPoints",
     "Inference",
     "Inferred",
     "Joint",
@@ -65,19 +79,26 @@ __all__ = [
     "Periodic",
     "Scaled",
     "Sensors",
+    "SparsePosterior",
     "StudentT",
     "StudentTLikelihood",
     "TrainingState",
     "Unconstrained",
     "Unscented",
     "Weights",
+    "choose_inducing",
+    "collapsed_bound",
+    "coregional_marginal",
     "draw_paths",
     "ess_bulk",
     "evaluate_paths",
+    "fit_coregional",
     "fit_hyper",
+    "fit_sparse",
     "from_gpytorch",
     "log_marginal",
     "r_hat",
+    "rotation",
     "smooth_weights",
     "stack",
     "temper",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import FitError, SpecError
+from bayeswm.base.random import standard_normal
 from bayeswm.inference.gp_algebra import Kernel
+from bayeswm.inference.gp_blocks import ForwardSolver
 
 # what is added to the diagonal, in units of its mean, until the Cholesky decomposition succeeds
 JITTER_LADDER = (0.0, 1e-12, 1e-10, 1e-8, 1e-6)
 # doubles in the largest temporary of a loop over points
-_CHUNK = 2**21
+_CHUNK = 2**19
 # matrices (n, n) that live at once while the marginal likelihood is computed
 _WORK = 4
 
@@ -31,6 +33,15 @@ class Hyper(NamedTuple):
 
     values: Tensor
     noise: Tensor
+
+
+def memory(device: torch.device) -> float:
+    """Return the bytes of memory that there are, or infinity where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return math.inf
 
 
 def check_memory(n: int, outputs: int, device: torch.device) -> None:
@@ -54,19 +65,14 @@ def check_memory(n: int, outputs: int, device: torch.device) -> None:
     --------
     >>> check_memory(1000, 4, torch.device("cpu"))
     """
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    else:
-        return
+    free = memory(device)
     need = 8 * (outputs + _WORK) * n * n
     if need > 0.8 * free:
         most = math.isqrt(int(0.8 * free / (8 * (outputs + _WORK))))
         raise SpecError(
             f"expected training data for which an exact Gaussian process fits into memory, {n} steps need "
             f"{need / 1e9:.1f} GB of {free / 1e9:.1f} GB; use at most {most} steps (fewer episodes, or a longer time "
-            "step by .resample), or another model: a sparse Gaussian process is not part of the library yet"
+            "step by .resample), or a sparse process: sparse=InducingPoints()"
         )
 
 
@@ -241,6 +247,19 @@ class ExactPosterior:
         """K^-1 y, shape (S, n)."""
         return self.solve(self.y[..., None])[..., 0]
 
+    @property
+    def centers(self) -> Tensor:
+        """Where the kernels of a drawn function sit: at the data, shape (S, n, D)."""
+        return self.x.expand(len(self.y), -1, -1)
+
+    def condition(self, x: Tensor, y: Tensor) -> ExactPosterior:
+        """Return the posterior given inputs (n, D) and values (S, n) too."""
+        return replace(self, x=torch.cat((self.x, x)), y=torch.cat((self.y, y), -1))
+
+    @cached_property
+    def _solvers(self) -> list[ForwardSolver]:
+        return [ForwardSolver(tril) for tril in self.factors[0]]
+
     def function(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the function, without noise, at points (m, D), both of shape (S, m)."""
         means, variances = [], []
@@ -249,10 +268,33 @@ class ExactPosterior:
             prior = self.kernel.variance(values, points.shape[-1])
             mean, variance = [], []
             for part in points.split(size):
-                cross = self.kernel.covariance(part, self.x, values)
-                white = torch.linalg.solve_triangular(self.factors[0][s], cross.mT, upper=False)
-                mean.append(cross @ self.alpha[s])
-                variance.append((prior - white.square().sum(0)).clamp(min=0.0))
+                cross = self.kernel.covariance(self.x, part, values)
+                mean.append(self.alpha[s] @ cross)
+                variance.append((prior - self._solvers[s].squares_(cross)).clamp(min=0.0))
             means.append(torch.cat(mean))
             variances.append(torch.cat(variance))
         return torch.stack(means), torch.stack(variances)
+
+    def update(self, prior: Tensor, generator: torch.Generator) -> Tensor:
+        """Return what turns draws from the prior into draws from the posterior: weights of the kernel at ``centers``.
+
+        Matheron's rule, K^-1 (y - f(X) - noise) (Wilson et al. 2020).
+
+        Parameters
+        ----------
+        prior : Tensor, shape (count, S, n)
+            Values at the centers of functions drawn from the prior.
+        generator : torch.Generator
+            Source of the noise.
+
+        Returns
+        -------
+        Tensor, shape (count, S, n)
+        """
+        noise = standard_normal(prior.shape, generator, dtype=torch.float64, device=prior.device)
+        residual = self.y - prior - self.nugget.sqrt()[:, None] * noise
+        return self.solve(residual.movedim(0, -1)).movedim(-1, 0).contiguous()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the fields but the kernel, for saving."""
+        return {"x": self.x, "y": self.y, **self.hyper._asdict()}

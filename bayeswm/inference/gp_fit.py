@@ -2,52 +2,17 @@
 
 from __future__ import annotations
 
-import math
-import warnings
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from bayeswm.base.errors import FitError, FitWarning
 from bayeswm.base.random import make_generator
 from bayeswm.inference.gp_algebra import Kernel
 from bayeswm.inference.gp_exact import Hyper, log_marginal
+from bayeswm.inference.gp_optimise import OutputFit, finite, fit_target
 from bayeswm.inference.gp_priors import Density, HyperPriors, limits
-
-# rows on which starts are tried; more only for the best of them
-_SCREENING = 256
-_ITERATIONS = 500
-
-
-@dataclass(frozen=True)
-class OutputFit:
-    """How the fit of one output went.
-
-    Attributes
-    ----------
-    log_likelihood : float
-        Log marginal likelihood on all rows, in nats of the standardised output.
-    objective : float
-        The same with the log density of the priors, up to a constant.
-    starts : tuple of float
-        Objective at the end of each start, on the rows on which starts were tried.
-    evaluations : int
-        Of the objective on all rows.
-    converged : bool
-        Whether the optimiser ended by itself.
-    constant : float
-        Mean of the standardised output, if it was learned.
-    """
-
-    log_likelihood: float
-    objective: float
-    starts: tuple[float, ...]
-    evaluations: int
-    converged: bool
-    constant: float = 0.0
 
 
 def fit_hyper(
@@ -116,7 +81,10 @@ def fit_hyper(
     for values in tqdm(y, desc="Gaussian process", unit="output", disable=not progress):
         starts = density.starts(restarts, generator).clamp(box[:, 0], box[:, 1])
         target = _Target(kernel, x, values, None if priors is None else density, constant)
-        best, fit = _fit_output(target, starts, box)
+        best, fit = fit_target(target, starts, box)
+        if constant:
+            of_best = log_marginal(kernel, x, values, log_hyper=best.to(x.device), constant=True)
+            fit = replace(fit, constant=of_best.constant)
         found.append(best)
         fits.append(fit)
     hyper = torch.stack(found).exp().to(x.device)
@@ -134,9 +102,11 @@ class _Target:
     constant: bool
     evaluations: int = 0
 
-    def rows(self, count: int) -> _Target:
-        """Return the objective on so many evenly spaced rows."""
-        chosen = torch.linspace(0, len(self.y) - 1, count, dtype=torch.float64).round().long().to(self.x.device)
+    @property
+    def size(self) -> int:
+        return len(self.y)
+
+    def rows(self, chosen: Tensor) -> _Target:
         return _Target(self.kernel, self.x[chosen], self.y[chosen], self.priors, self.constant)
 
     def log_prior(self, at: Tensor) -> tuple[float, Tensor]:
@@ -149,48 +119,5 @@ class _Target:
         )
         log_prior, slope = self.log_prior(at)
         gradient = gradient.cpu() + slope
-        if not (math.isfinite(value) and bool(gradient.isfinite().all())):
-            raise FitError(
-                f"the marginal likelihood of kernel {self.kernel!r} at n = {len(self.y)} points is not finite; "
-                "look for extreme values in the data"
-            )
+        finite(value, gradient, kernel=self.kernel, n=self.size)
         return value + log_prior, gradient
-
-
-def _fit_output(target: _Target, starts: Tensor, box: Tensor) -> tuple[Tensor, OutputFit]:
-    few = len(target.y) <= _SCREENING
-    trial = target if few else target.rows(_SCREENING)
-    ends = [_ascend(trial, start, box) for start in starts]
-    tried = tuple(end[1] for end in ends)
-    if few:
-        best = max(range(len(ends)), key=lambda i: tried[i])
-    else:
-        candidates = [starts[0], *(end[0] for end in ends)]
-        heights = [target(at)[0] for at in candidates]
-        ends = [_ascend(target, candidates[max(range(len(heights)), key=lambda i: heights[i])], box)]
-        best = 0
-    at, objective, converged = ends[best]
-    if not converged:
-        warnings.warn(
-            f"the optimiser of the hyper-parameters stopped after {_ITERATIONS} iterations; the best point is kept",
-            FitWarning,
-            stacklevel=2,
-        )
-    likelihood = objective - target.log_prior(at)[0]
-    mean = 0.0
-    if target.constant:
-        mean = log_marginal(target.kernel, target.x, target.y, log_hyper=at.to(target.x.device), constant=True).constant
-    return at, OutputFit(likelihood, objective, tried, target.evaluations, converged, mean)
-
-
-def _ascend(target: _Target, start: Tensor, box: Tensor) -> tuple[Tensor, float, bool]:
-    """Run L-BFGS-B from one start; return where it ended, the objective there, and whether it ended by itself."""
-    from scipy.optimize import minimize
-
-    def negative(at: Any) -> tuple[float, Any]:
-        value, gradient = target(torch.tensor(at, dtype=torch.float64))
-        return -value, -gradient.numpy()
-
-    options = {"maxiter": _ITERATIONS, "maxfun": 10 * _ITERATIONS, "ftol": 1e-9, "gtol": 1e-3}
-    done = minimize(negative, start.numpy(), jac=True, method="L-BFGS-B", bounds=box.numpy(), options=options)
-    return torch.tensor(done.x, dtype=torch.float64), -float(done.fun), done.status != 1

@@ -18,7 +18,7 @@ from bayeswm.base.trajectories import Transitions
 from bayeswm.base.worlds import MarkovWorlds
 from bayeswm.inference.gp_algebra import Kernel
 from bayeswm.inference.gp_exact import ExactPosterior, Hyper
-from bayeswm.inference.pathwise import evaluate_paths
+from bayeswm.inference.pathwise import Posterior, evaluate_paths
 from bayeswm.models.gp_inputs import Inputs
 
 
@@ -28,11 +28,13 @@ class Residual:
 
     columns: Inputs
     mean: Structure | None
-    posterior: ExactPosterior
+    posterior: Posterior
     input_mean: Tensor
     input_scale: Tensor
     output_scale: Tensor
     output_shift: Tensor
+    mixing: Tensor | None = None
+    """What mixes independent processes to coregionalised outputs, (S, S)."""
 
     @property
     def schema(self) -> Schema:
@@ -79,9 +81,26 @@ class Residual:
         return (self.columns(state, action, context) - self.input_mean) / self.input_scale
 
     def outputs(self, data: Transitions) -> Tensor:
-        """Return scaled differences between what came and what the mean says, shape (S, n)."""
+        """Return scaled, unmixed differences between what came and what the mean says, shape (S, n)."""
         known = self.known(data.state.double(), data.action.double(), data.context.double(), data.step)
-        return (self.schema.state.difference(data.next_state.double(), known) / self.output_scale).mT.contiguous()
+        scaled = (self.schema.state.difference(data.next_state.double(), known) / self.output_scale).mT.contiguous()
+        return scaled if self.mixing is None else torch.linalg.solve(self.mixing, scaled)
+
+    def changes(self, values: Tensor) -> Tensor:
+        """Return what values of the processes (..., S) mean in the state's units."""
+        return (values if self.mixing is None else values @ self.mixing.mT) * self.output_scale
+
+    def covariance(self, variance: Tensor) -> Tensor:
+        """Return the state's covariance (..., S, S) given variances of the processes (..., S)."""
+        if self.mixing is None:
+            return torch.diag_embed(variance * self.output_scale.square())
+        mixing = self.output_scale[:, None] * self.mixing
+        return (mixing * variance[..., None, :]) @ mixing.mT
+
+    @property
+    def noise(self) -> Tensor:
+        """Standard deviations of the process noise in the state's units, shape (S,)."""
+        return self.covariance(self.posterior.hyper.noise.square()).diagonal().sqrt()
 
     def known(self, state: Tensor, action: Tensor, context: Tensor, step: int | Tensor) -> Tensor:  # noqa: PLR0917
         """Return the next state by the mean structure and the constant, shape (*batch, S)."""
@@ -140,7 +159,7 @@ class GaussianProcessWorlds(MarkovWorlds):
         full = points.shape[1:-1]
         values = evaluate_paths(r.posterior, self.parameters, points.reshape(len(points), -1, points.shape[-1]))
         known = r.known(state, action, context, step)
-        mean = known + values.view(len(values), *full, -1) * r.output_scale
+        mean = known + r.changes(values.view(len(values), *full, -1))
         scale = self.parameters["process_noise"].view(len(self), *(1,) * (mean.ndim - 2), -1)
         return Gaussian(mean, scale)
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import bayeswm as bwm
-from bayeswm.inference import RBF, HyperPriors, Matern
+from bayeswm.inference import RBF, HyperPriors, InducingPoints, Matern
 from bayeswm.structures import MLP, Pendulum
 from bayeswm.testing import check_model
 from tests.statistical.checks import BUDGET, gaussian_p
@@ -318,7 +318,9 @@ def test_too_many_steps_are_refused_before_anything_is_allocated():
     n = 1_000_000
     train = bwm.Trajectories(REAL, state=torch.zeros(1, n + 1, 2), action=torch.zeros(1, n, 1))
     with pytest.raises(bwm.SpecError, match=r"1000000 steps need .* GB .* use at most \d+ steps .* sparse"):
-        process(mean=None).fit(train, progress=False)
+        process(mean=None, sparse=None).fit(train, progress=False)
+    with pytest.raises(bwm.SpecError, match=r"200000 inducing points need .* GB .* use fewer than \d+"):
+        process(mean=None, sparse=InducingPoints(200_000)).fit(train, progress=False)
 
 
 def test_a_covariance_that_is_lost_is_an_error_and_leaves_the_model_as_it_was(data):
