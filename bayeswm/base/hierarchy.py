@@ -92,5 +92,10 @@ class Hierarchical(Distribution):
         """Refuse: the density over populations has no closed form, and inference does not need it."""
         raise NotImplementedError("a hierarchical law has no closed density; its levels have laws of their own")
 
+    @override
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Hierarchical:
+        """Refuse: the parameter is one number in each episode."""
+        raise SpecError(f"expected one number in each episode, got a parameter of shape {tuple(batch_shape)}")
+
     def __repr__(self) -> str:
         return f"Hierarchical(location={self.location!r}, scale={self.scale!r}, relative={self.relative})"
