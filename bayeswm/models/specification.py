@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution, HalfNormal
 
 from bayeswm.base.errors import DataWarning, SpecError
+from bayeswm.base.one_step import log_prob_by_column
 from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Structure
 from bayeswm.base.trajectories import Trajectories, Transitions
@@ -161,6 +162,10 @@ class Specification:
 
     def _law(self, mean: Tensor, scale: Tensor, **given: Any) -> Any:
         return self.likelihood.law(mean, scale, schema=self.schema, **given)
+
+    def pointwise(self, values: Mapping[str, Tensor], trajectories: Trajectories) -> dict[str, Tensor]:
+        """Return the log likelihood of each part of the data, (W, n) by name: of each column of each transition."""
+        return log_prob_by_column(self.worlds(values), transitions(trajectories))
 
 
 def schema_of(structure: Structure) -> Schema:
