@@ -10,10 +10,10 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from bayeswm.base.one_step import in_blocks, log_prob_by_column, predict_transitions
+from bayeswm.base.one_step import in_blocks, log_prob_by_column, predict_by_column, transition_law
 from bayeswm.base.random import systematic
-from bayeswm.base.schema import Schema
 from bayeswm.base.trajectories import Trajectories, Transitions
+from bayeswm.base.worlds import Worlds
 
 if TYPE_CHECKING:
     from bayeswm.base.model import DynamicsModel
@@ -53,25 +53,35 @@ def model_to_datatree(
         weight = worlds.log_weight
         if bool((weight - weight[0]).abs().max() > 1e-9):
             worlds = worlds[systematic(weight, draws, generator)]
-        structure, schema = getattr(model, "structure", None), worlds.schema
+        structure = getattr(model, "structure", None)
         units = {} if structure is None else {k: p.unit for k, p in structure.parameters().items()}
-        labels = {"process_noise": {"noise_variable": schema.state.columns}}
+        labels = {"process_noise": {"noise_variable": worlds.schema.state.columns}}
         draw = np.arange(len(worlds))
         values = {k: v[None] for k, v in worlds.parameters.items()}
         groups = {"posterior": labelled_draws(values, draw=draw, units=units, labels=labels)}
         if trajectories is not None and worlds.state_is_measured:
-            data = Transitions(*(v.to(worlds.device) for v in trajectories.transitions()))
-            size = data.next_state.numel()
-            found = {
-                "log_likelihood": in_blocks(lambda p: log_prob_by_column(worlds[p], data), len(worlds), size),
-                "posterior_predictive": in_blocks(
-                    lambda p: predict_transitions(worlds[p], data, generator), len(worlds), size
-                ),
-            }
-            groups |= {k: labelled_rows(v, data, draw=draw, schema=schema) for k, v in found.items()}
+            groups |= _transition_groups(worlds, trajectories, draw=draw, generator=generator)
         if trajectories is not None:
             groups["observed_data"] = observed_data(trajectories, measured_state=worlds.state_is_measured)
     return xr.DataTree.from_dict(groups)
+
+
+def _transition_groups(
+    worlds: Worlds, trajectories: Trajectories, *, draw: np.ndarray, generator: torch.Generator
+) -> dict[str, xr.Dataset]:
+    data = Transitions(*(v.to(worlds.device) for v in trajectories.transitions()))
+    columns, size = worlds.schema.state.columns, data.next_state.numel()
+
+    def density(part: slice) -> dict[str, Tensor]:
+        return log_prob_by_column(transition_law(worlds[part], data), data, columns)
+
+    def predicted(part: slice) -> dict[str, Tensor]:
+        return predict_by_column(transition_law(worlds[part], data), columns, generator)
+
+    return {
+        name: labelled_rows(in_blocks(answer, len(worlds), size), trajectories, draw=draw)
+        for name, answer in (("log_likelihood", density), ("posterior_predictive", predicted))
+    }
 
 
 def labelled_draws(
@@ -111,7 +121,7 @@ def labelled_draws(
     return xr.Dataset(arrays, coords=coords)
 
 
-def labelled_rows(values: Mapping[str, Tensor], data: Transitions, *, draw: np.ndarray, schema: Schema) -> xr.Dataset:
+def labelled_rows(values: Mapping[str, Tensor], trajectories: Trajectories, *, draw: np.ndarray) -> xr.Dataset:
     """Return values of each transition as a data set.
 
     Parameters
@@ -119,21 +129,19 @@ def labelled_rows(values: Mapping[str, Tensor], data: Transitions, *, draw: np.n
     values : mapping of str to Tensor, shape (chains * draws, n)
         By column of the state or any other name. Where n is not the number of transitions they are of other parts of
         the data, and their dimension is row.
-    data : Transitions
+    trajectories : Trajectories
         Where the rows are from.
     draw : ndarray, shape (draws,)
         Numbers of the draws.
-    schema : Schema
-        Tells the units.
     """
-    units, chains = _units(schema, measured_state=True), len(next(iter(values.values()))) // len(draw)
+    n, chains = trajectories.transition_count, len(next(iter(values.values()))) // len(draw)
     arrays: dict[str, Any] = {}
+    coords: dict[str, Any] = {"chain": np.arange(chains), "draw": draw}
     for name, value in values.items():
-        row = "transition" if value.shape[-1] == len(data.state) else "row"
-        attrs = {"units": units[name]} if name in units and value.is_floating_point() else {}
-        arrays[name] = ("chain", "draw", row), _numpy(value).reshape(chains, len(draw), -1), attrs
-    places = _places(data) if any("transition" in dims for dims, *_ in arrays.values()) else {}
-    return xr.Dataset(arrays, coords={"chain": np.arange(chains), "draw": draw, **places})
+        row = "transition" if value.shape[-1] == n else "row"
+        arrays[name] = ("chain", "draw", row), _numpy(value).reshape(chains, len(draw), -1)
+        coords |= _places(trajectories) if row == "transition" else {row: np.arange(value.shape[-1])}
+    return xr.Dataset(arrays, coords=coords)
 
 
 def observed_data(trajectories: Trajectories, *, measured_state: bool = True) -> xr.Dataset:
@@ -149,31 +157,28 @@ def observed_data(trajectories: Trajectories, *, measured_state: bool = True) ->
 
     Examples
     --------
-    >>> from bayeswm.base.schema import Variable
+    >>> from bayeswm.base.schema import Schema, Variable
     >>> schema = Schema(state=[Variable("x", unit="m")], time_step=0.1)
     >>> observed_data(Trajectories(schema, state=[[[0.0], [1.0], [2.0]]])).x.values.tolist()
     [1.0, 2.0]
     """
-    units = _units(trajectories.schema, measured_state=measured_state)
+    variables = trajectories.schema.state if measured_state else trajectories.schema.measured
     if measured_state:
-        data = trajectories.transitions()
-        dims, seen, coords = ("transition",), data.next_state, _places(data)
+        dims, seen, coords = ("transition",), trajectories.transitions().next_state, _places(trajectories)
     else:
         dims, seen, coords = ("episode", "state_step"), trajectories.measurement, {}
-    columns = zip(units.items(), _numpy(seen.movedim(-1, 0)), strict=True)
-    return xr.Dataset({k: (dims, v, {"units": unit}) for (k, unit), v in columns}, coords=coords)
+    units = [(column, {"units": v.unit} if v.unit else {}) for v in variables for column in v.columns]
+    columns = zip(units, _numpy(seen.movedim(-1, 0)), strict=True)
+    return xr.Dataset({name: (dims, value, attrs) for (name, attrs), value in columns}, coords=coords)
 
 
-def _units(schema: Schema, *, measured_state: bool) -> dict[str, str]:
-    variables = schema.state if measured_state else schema.measured
-    return {column: v.unit for v in variables for column in v.columns}
-
-
-def _places(data: Transitions) -> dict[str, Any]:
+def _places(trajectories: Trajectories) -> dict[str, Any]:
+    """Return coordinates of the transitions: the recording that each is from, and its step there."""
+    data = trajectories.transitions()
     return {
         "transition": np.arange(len(data.state)),
-        "episode": ("transition", _numpy(data.episode)),
-        "step": ("transition", _numpy(data.step)),
+        "episode": ("transition", _numpy(trajectories.episode[data.episode])),
+        "step": ("transition", _numpy(data.step + trajectories.start[data.episode])),
     }
 
 

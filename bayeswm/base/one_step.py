@@ -24,7 +24,7 @@ def transition_law(worlds: Worlds, data: Transitions) -> Law:
     return worlds.transition(worlds.start(state, context), action, context, step=data.step)
 
 
-def log_prob_by_column(worlds: Worlds, data: Transitions) -> dict[str, Tensor]:
+def log_prob_by_column(law: Law, data: Transitions, columns: Sequence[str]) -> dict[str, Tensor]:
     """Return the log density of what came in each transition, shape (worlds, n) by name.
 
     Returns
@@ -37,22 +37,23 @@ def log_prob_by_column(worlds: Worlds, data: Transitions) -> dict[str, Tensor]:
     >>> import bayeswm as bwm
     >>> worlds = bwm.KnownDynamics(structure=bwm.structures.Pendulum(), noise=0.01).draw(1)
     >>> data = bwm.Trajectories(worlds.schema, state=torch.zeros(1, 6, 2), action=torch.zeros(1, 5, 1)).transitions()
-    >>> {name: v.shape for name, v in log_prob_by_column(worlds, data).items()}
+    >>> found = log_prob_by_column(transition_law(worlds, data), data, worlds.schema.state.columns)
+    >>> {name: v.shape for name, v in found.items()}
     {'angle': torch.Size([1, 5]), 'velocity': torch.Size([1, 5])}
     """
-    law, target = transition_law(worlds, data), data.next_state.to(worlds.dtype)
+    target = data.next_state.to(law.mean.dtype)
     each, joint = law.log_prob(target, marginal=True)[:, 0], law.log_prob(target)[:, 0]
     if not torch.allclose(each.sum(-1), joint, equal_nan=True):
         return {"state": joint}
-    return {name: each[..., i] for i, name in enumerate(worlds.schema.state.columns)}
+    return {name: each[..., i] for i, name in enumerate(columns)}
 
 
-def predict_transitions(worlds: Worlds, data: Transitions, generator: torch.Generator) -> dict[str, Tensor]:
-    """Return one next state from each world for each transition, shape (worlds, n) by column of the state."""
-    shape = (len(worlds), 1, len(data.state), worlds.noise_size)
-    noise = standard_normal(shape, generator, dtype=worlds.dtype, device=worlds.device)
-    after = worlds.state(transition_law(worlds, data).push(noise))[:, 0].expand(len(worlds), len(data.state), -1)
-    return {name: after[..., i] for i, name in enumerate(worlds.schema.state.columns)}
+def predict_by_column(law: Law, columns: Sequence[str], generator: torch.Generator) -> dict[str, Tensor]:
+    """Return one draw of what could have followed each transition in each world, shape (worlds, n) by column."""
+    like = law.mean
+    noise = standard_normal((*like.shape[:-1], law.noise_size), generator, dtype=like.dtype, device=like.device)
+    after = law.push(noise)[:, 0]
+    return {name: after[..., i] for i, name in enumerate(columns)}
 
 
 def in_blocks(answer: Callable[[slice], dict[str, Tensor]], worlds: int, size: int) -> dict[str, Tensor]:

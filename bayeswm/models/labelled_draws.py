@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,11 +12,11 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from bayeswm.base.labelled_posterior import labelled_draws, labelled_rows, observed_data
-from bayeswm.base.one_step import in_blocks, predict_transitions
+from bayeswm.base.one_step import in_blocks, predict_by_column
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.inference.constraints import Unconstrained
-from bayeswm.inference.joint import Inferred
-from bayeswm.models.specification import NOISE, Specification, transitions
+from bayeswm.inference.joint import Inferred, Values
+from bayeswm.models.specification import NOISE, SENSORS, Specification
 
 
 def inferred_to_datatree(
@@ -53,61 +54,62 @@ def inferred_to_datatree(
     kept = torch.arange(count) if draws is None or draws >= count else torch.linspace(0, count - 1, draws).long()
     values, draw = {k: v[:, kept] for k, v in inferred.values.items()}, kept.numpy()
     flat, space = {k: v.flatten(0, 1) for k, v in values.items()}, Unconstrained(specification.laws)
-    data, schema = transitions(trajectories), specification.schema
-    size, n = data.next_state.numel(), len(next(iter(flat.values())))
+    columns = specification.schema.state.columns
+    size = trajectories.transition_count * len(columns)
 
-    def part(values: Mapping[str, Tensor], where: slice) -> dict[str, Tensor]:
-        return {k: v[where] for k, v in values.items()}
+    def by_row(answer: Callable[[Values], dict[str, Tensor]], flat: Values, draw: np.ndarray) -> xr.Dataset:
+        found = in_blocks(lambda p: answer({k: v[p] for k, v in flat.items()}), len(next(iter(flat.values()))), size)
+        return labelled_rows(found, trajectories, draw=draw)
 
-    def predicted(values: Mapping[str, Tensor]) -> xr.Dataset:
-        paths = in_blocks(
-            lambda p: predict_transitions(specification.worlds(part(values, p)), data, generator),
-            len(next(iter(values.values()))),
-            size,
-        )
-        return labelled_rows(paths, data, draw=draw, schema=schema)
+    def predicted(values: Values) -> dict[str, Tensor]:
+        return predict_by_column(specification.transition_law(values, trajectories), columns, generator)
 
     with torch.no_grad():
-        density = in_blocks(lambda p: specification.pointwise(part(flat, p), trajectories), n, size)
+        sensed = specification.sensing is not None
         log_prior = {k: _total(law, values[k]) for k, law in space.laws.items()}
         groups = {
             "posterior": _parameters(specification, values, draw),
-            "log_likelihood": labelled_rows(density, data, draw=draw, schema=schema),
+            "log_likelihood": by_row(lambda v: specification.pointwise(v, trajectories), flat, draw),
             "log_prior": labelled_draws(log_prior, draw=draw),
-            "posterior_predictive": predicted(flat),
-            "observed_data": observed_data(trajectories),
+            "observed_data": observed_data(trajectories, measured_state=not sensed),
         }
+        if not sensed:
+            groups["posterior_predictive"] = by_row(predicted, flat, draw)
         if inferred.sample_stats:
             groups["sample_stats"] = labelled_draws(
                 {k: v[:, kept] for k, v in inferred.sample_stats.items()}, draw=draw
             ).assign_attrs(inferred.statistics)
         if prior:
             before = space.constrain(space.sample(len(kept), generator))[0]
-            draw = np.arange(len(kept))
-            groups["prior"] = _parameters(specification, {k: v[None] for k, v in before.items()}, draw)
-            groups["prior_predictive"] = predicted(before)
+            groups["prior"] = _parameters(specification, {k: v[None] for k, v in before.items()}, np.arange(len(kept)))
+            if not sensed:
+                groups["prior_predictive"] = by_row(predicted, before, np.arange(len(kept)))
     return xr.DataTree.from_dict(groups)
 
 
-def _parameters(specification: Specification, values: Mapping[str, Tensor], draw: np.ndarray) -> xr.Dataset:
-    """Return what is inferred, (chains, draws, ...), with the noises of columns as one array."""
+def _parameters(specification: Specification, values: Values, draw: np.ndarray) -> xr.Dataset:
+    """Return what is inferred, (chains, draws, ...), as users think of it; of the noises those that are not known."""
     chains, draws = next(iter(values.values())).shape[:2]
-    structure = specification.structure.parameters()
-    named = specification.parameters({k: v.flatten(0, 1) for k, v in values.items()})
-    found = {k: named[k].unflatten(0, (chains, draws)) for k in values if not k.startswith(f"{NOISE}.")}
-    columns = specification.schema.state.columns
+    found = specification.named({k: v.flatten(0, 1) for k, v in values.items()})
+    labels: dict[str, dict[str, Sequence[Any]]] = {k: {"episode": specification.episodes} for k in specification.levels}
     # one value for each column of the state
-    labels: dict[str, dict[str, tuple[str, ...]]] = {
-        k: {"state_variable": columns} for k in ("degrees_of_freedom", "noise_slope") if k in found
-    }
-    unknown = [i for i, k in enumerate(specification.noise) if f"{NOISE}.{k}" in values]
-    if unknown:
-        found[NOISE] = named[NOISE][:, unknown].unflatten(0, (chains, draws))
-        labels[NOISE] = {"noise_variable": tuple(list(specification.noise)[i] for i in unknown)}
-    units = {k: structure[k].unit for k in found if k in structure}
-    return labelled_draws(found, draw=draw, units=units, labels=labels)
+    labels |= {k: {"state_variable": specification.schema.state.columns} for k in specification.added}
+    for name, axis, columns in (
+        (NOISE, "noise_variable", specification.noise),
+        (SENSORS, "sensor_variable", specification.sensor_noise),
+    ):
+        unknown = [k for k in columns if f"{name}.{k}" in values]
+        if unknown:
+            found[name] = found[name][:, [list(columns).index(k) for k in unknown]]
+            labels[name] = {axis: unknown}
+    structure = specification.structure.parameters()
+    units = {k: structure[k.split(".")[0]].unit for k in found if k.split(".")[0] in structure}
+    return labelled_draws(
+        {k: v.unflatten(0, (chains, draws)) for k, v in found.items()}, draw=draw, units=units, labels=labels
+    )
 
 
 def _total(law: Distribution, values: Tensor) -> Tensor:
     """Return the log density of values (chains, draws, ...), shape (chains, draws)."""
-    return law.log_prob(values).flatten(2).sum(-1) if law.batch_shape else law.log_prob(values)
+    each = law.log_prob(values)
+    return each.reshape(*each.shape[:2], -1).sum(-1)
