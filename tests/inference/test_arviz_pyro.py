@@ -1,5 +1,4 @@
 import math
-import sys
 
 import arviz as az
 import numpy as np
@@ -72,7 +71,7 @@ def test_a_guide_is_drawn_from() -> None:
     assert list(tree["posterior"].data_vars) == ["level"]
     level = tree["posterior"]["level"].values
     assert level.shape == (1, 300)
-    mean, scale = (float(guide.median()["level"]), float(guide.scales.level))
+    mean, scale = (float(v.detach()) for v in (guide.median()["level"], guide.scales.level))
     z = (level.mean() - mean) / scale * math.sqrt(300)
     assert math.erfc(abs(z) / math.sqrt(2)) > BUDGET
     assert "sample_stats" not in tree.children
@@ -130,10 +129,3 @@ def test_what_cannot_be_converted(mcmc: MCMC) -> None:
         from_pyro(AutoNormal(model), args=(SEEN,))
     with pytest.raises(SpecError, match="expected 60 samples of 'rain'"):
         from_pyro(mcmc, posterior_predictive={"rain": torch.zeros(50, 4)})
-
-
-def test_the_import_costs_nothing() -> None:
-    import subprocess
-
-    code = "import sys, bayeswm; assert not {'pyro', 'arviz_base', 'xarray'} & set(sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

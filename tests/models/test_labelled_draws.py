@@ -12,7 +12,7 @@ from torch.distributions import HalfNormal, LogNormal, Normal
 import bayeswm as bwm
 from bayeswm.base import Hierarchical, SpecError
 from bayeswm.base.random import make_generator
-from bayeswm.inference import HMC, Conjugate, HeteroscedasticLikelihood, StudentTLikelihood
+from bayeswm.inference import HMC, Conjugate, HeteroscedasticLikelihood, Inference, Laplace, StudentTLikelihood
 from bayeswm.inference.convergence import ess_mean
 from bayeswm.structures import Linear, Pendulum
 from tests.models.test_bayesian import NOISE, SCHEMA, linear_data, simulate
@@ -116,8 +116,9 @@ def test_other_data_may_be_scored(fitted: bwm.BayesianDynamics) -> None:
     assert fitted.to_datatree(linear_data(episodes=1, steps=7, seed=5))["log_likelihood"].sizes["transition"] == 7
 
 
-def test_independent_draws_are_one_chain() -> None:
-    tree = linear(NOISE, inference=Conjugate(draws=50)).to_datatree()
+@pytest.mark.parametrize("way", [Conjugate(draws=50), Laplace(draws=50)])
+def test_independent_draws_are_one_chain(way: Inference) -> None:
+    tree = linear(NOISE, inference=way).to_datatree()
     assert dict(tree["log_likelihood"].sizes) == {"chain": 1, "draw": 50, "transition": 100}
 
 
