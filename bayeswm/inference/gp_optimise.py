@@ -16,7 +16,7 @@ from bayeswm.base.errors import FitError, FitWarning
 type Objective = Callable[[Tensor], tuple[float, Tensor]]
 
 # rows on which starts are tried; more only for the best of them
-SCREENING = 128
+SCREENING = 256
 _ITERATIONS = 500
 
 
