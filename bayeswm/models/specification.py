@@ -25,7 +25,7 @@ from bayeswm.inference.gaussian_filter import LinearGaussian, Unscented
 from bayeswm.inference.joint import Joint
 from bayeswm.inference.likelihoods import GaussianLikelihood, Likelihood
 from bayeswm.models.episode_worlds import EpisodeWorlds
-from bayeswm.models.levels import EPISODE, in_episodes, levels_of, sites, step_in_lanes
+from bayeswm.models.levels import EPISODE, SCALE, in_episodes, levels_of, sites, step_in_lanes
 from bayeswm.models.sensing import Sensing
 from bayeswm.models.window_likelihood import Windows, open_loop_log_likelihood
 from bayeswm.structures.linear import Linear
@@ -157,6 +157,7 @@ class Specification:
             predict=predict if exact else None,
             target=data.next_state if exact else None,
             noise={f"{NOISE}.{k}": (columns.index(k), self.noise[k][1]) for k in columns},
+            scaled_by=self._centred(),
             layers={k: v for k, v in self.structure.layers().items() if k in self.laws},
         )
 
@@ -196,7 +197,7 @@ class Specification:
                 sensors=Sensors(columns, parameters[SENSORS]),
             )
 
-        return Joint(self.laws, log_likelihood, terms=len(windows.start))
+        return Joint(self.laws, log_likelihood, terms=len(windows.start), scaled_by=self._centred())
 
     def _transitions(  # noqa: PLR0917 (hot path)
         self, values: Mapping[str, Tensor], data: Transitions, episode: Tensor, rows: Tensor | None
@@ -235,6 +236,11 @@ class Specification:
         between = (1,) * (state.ndim - 3)
         each = {k: v[:, episode].view(len(v), *between, -1) for k, v in in_episodes(self.levels, parameters).items()}
         return step_in_lanes(self.structure, own, each, state, action, context, step)
+
+    def _centred(self) -> dict[str, str]:
+        """Return in units of which parameters episodes have their coordinates: data usually say much of each."""
+        uncertain = [k for k, law in self.levels.items() if isinstance(law.scale, Distribution)]
+        return {f"{k}.{EPISODE}": f"{k}.{SCALE}" for k in uncertain}
 
     def _index(self, recording: Tensor) -> Tensor:
         """Return where each recording stands among the episodes."""
