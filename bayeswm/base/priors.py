@@ -10,6 +10,7 @@ from torch import Tensor, distributions
 from torch.distributions import Distribution, Independent, constraints
 
 from bayeswm.base.errors import SpecError
+from bayeswm.base.hierarchy import Hierarchical
 
 # what a file may name: nothing outside this table is ever looked up
 _LAWS: dict[str, type[Distribution]] = {
@@ -62,6 +63,9 @@ def encode(value: float | Tensor | Distribution | None) -> Any:
     if isinstance(value, Tensor):
         # the number format belongs to the value: 0.1 in float32 is another number
         return {"tensor": value.tolist(), "dtype": str(value.dtype).removeprefix("torch.")}
+    if isinstance(value, Hierarchical):
+        given = {"location": encode(value.location), "scale": encode(value.scale), "relative": value.relative}
+        return {"law": "Hierarchical", "parameters": given}
     name = _name(value)
     if isinstance(value, Independent):
         given: dict[str, Any] = {"base_distribution": encode(value.base_dist)}
@@ -90,6 +94,8 @@ def decode(value: Any) -> Any:
             raise SpecError(f"expected the name of a number format, got {value['dtype']!r}")
         return torch.tensor(value["tensor"], dtype=dtype)
     if isinstance(value, dict):
+        if value.get("law") == "Hierarchical":
+            return Hierarchical(**{k: decode(v) for k, v in value["parameters"].items()})
         if not isinstance(value.get("law"), str) or value["law"] not in _LAWS:
             raise SpecError(f"expected a law of torch.distributions, got {value.get('law')!r}")
         return _LAWS[value["law"]](**{k: decode(v) for k, v in value["parameters"].items()})

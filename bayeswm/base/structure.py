@@ -189,6 +189,10 @@ class Structure(ABC):
         """Return the parameters with whatever scales the structure takes from training data; by default none."""
         return dict(parameters)
 
+    def layers(self) -> dict[str, tuple[tuple[int, int], ...]]:
+        """Return inputs and outputs of each layer for parameters that are the flat weights of a network."""
+        return {}
+
     def objective(self, parameters: Parameters, data: Transitions) -> Objective:
         """Return the loss for gradient training; a structure with a faster gradient brings its own."""
         return AutogradObjective(self, parameters, data)

@@ -312,7 +312,7 @@ class Trajectories:
         order = torch.arange(n) if seed is None else permutation(n, make_generator(seed), device="cpu")
         return self[order[:first].sort().values], self[order[first:].sort().values]
 
-    def windows(self, length: int, *, stride: int | None = None) -> Trajectories:
+    def windows(self, length: int, *, stride: int | None = None, rest: bool = False) -> Trajectories:
         """Cut every episode into windows of ``length`` transitions; none crosses an episode's end.
 
         Parameters
@@ -321,17 +321,19 @@ class Trajectories:
             Transitions in a window.
         stride : int, optional
             Steps between the starts of two windows; by default ``length`` (no overlap).
+        rest : bool
+            Keep the end of each episode as a shorter window.
 
         Raises
         ------
         SpecError, DataError
             If the length or stride is below 1, or no episode is long enough.
         """
-        row, first = self._windows(length, stride)
+        row, first, lengths = self._windows(length, stride, rest=rest)
         skipped = len(self) - len(row.unique())
         if skipped:
             warnings.warn(f"{skipped} episode(s) shorter than {length} steps left out", DataWarning, stacklevel=2)
-        return self._slices(first, torch.full_like(first, length), row)
+        return self._slices(first, lengths, row)
 
     def histories(self, length: int, *, stride: int | None = None, steps: int | None = None) -> Trajectories:
         """Return what was recorded before each of :meth:`windows`, its first state or measurement included.
@@ -360,21 +362,22 @@ class Trajectories:
         """
         if steps is not None and steps < 0:
             raise SpecError(f"expected steps >= 0, got {steps}")
-        row, first = self._windows(length, stride)
+        row, first, _ = self._windows(length, stride)
         begin = torch.zeros_like(first) if steps is None else (first - steps).clamp(min=0)
         return self._slices(begin, first - begin, row)
 
-    def _windows(self, length: int, stride: int | None) -> tuple[Tensor, Tensor]:
-        """Return the row of each window, and the step where it begins."""
+    def _windows(self, length: int, stride: int | None, *, rest: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the row of each window, the step where it begins, and its length."""
         stride = length if stride is None else stride
         if length < 1 or stride < 1:
             raise SpecError(f"expected length >= 1 and stride >= 1, got {length} and {stride}")
-        counts = torch.where(self.lengths < length, 0, (self.lengths - length) // stride + 1)
+        last = self.lengths - 1 if rest else self.lengths - length
+        counts = torch.where(last < 0, 0, last // stride + 1)
         if int(counts.sum()) == 0:
             raise DataError(f"expected an episode of at least {length} steps, the longest has {self.horizon}")
         row = torch.repeat_interleave(torch.arange(len(self), device=self.device), counts)
         first = (torch.arange(len(row), device=self.device) - (counts.cumsum(0) - counts)[row]) * stride
-        return row, first
+        return row, first, (self.lengths[row] - first).clamp(max=length)
 
     def _slices(self, first: Tensor, lengths: Tensor, row: Tensor | None = None) -> Trajectories:
         """Return parts of episodes: steps ``first`` .. ``first + lengths`` of each ``row``."""

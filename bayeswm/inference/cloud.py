@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bayeswm.base.errors import NotInvertible
 from bayeswm.base.laws import Gaussian, Law
-from bayeswm.inference.gaussian_filter import Sensors
+from bayeswm.inference.gaussian_belief import Sensors
 
 
 class Cloud(NamedTuple):

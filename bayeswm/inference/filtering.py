@@ -11,7 +11,8 @@ from torch import Tensor
 
 from bayeswm.base.errors import DataError
 from bayeswm.inference.cloud import Cloud
-from bayeswm.inference.gaussian_filter import GaussianBelief, LinearGaussian, Move, Passage, Sensors, Unscented
+from bayeswm.inference.gaussian_belief import GaussianBelief, Sensors
+from bayeswm.inference.gaussian_filter import LinearGaussian, Move, Passage, Unscented
 from bayeswm.inference.particle_filter import CloudPassage, ParticleFilter
 
 Filter = Unscented | LinearGaussian | ParticleFilter
@@ -121,6 +122,7 @@ def first_belief(mean: Tensor, scale: Tensor, *, measured: Tensor, sensors: Sens
     size, lead = mean.shape[-1], measured.ndim + 1
     shape = torch.broadcast_shapes(mean.shape, scale.shape, (len(sensors.scale), 1, *measured.shape[:-1], size))
     means, scales = (list(v.expand(shape).unbind(-1)) for v in (mean, scale))
+    unknown = [v.isinf() for v in scales]
     log_prob = means[0].new_zeros(shape[:-1])
     for i, column in enumerate(sensors.columns):
         noise, there = sensors.of(i, lead), ~measured[..., i].isnan()
@@ -129,22 +131,25 @@ def first_belief(mean: Tensor, scale: Tensor, *, measured: Tensor, sensors: Sens
         prior = torch.where(flat, 1.0, scales[column])
         precision = torch.where(flat, 0.0, prior.square().reciprocal())
         known = torch.where(flat, 0.0, means[column])
-        gained = torch.where(there, noise.square().reciprocal(), 0.0)
+        exact = there & (noise == 0)
+        gained = torch.where(there & ~exact, noise.square().reciprocal(), 0.0)
         total = precision + gained
-        safe = torch.where(total > 0, total, 1.0)
+        # of flat priors without a measurement nothing is known; a sampler's noise may be infinite, which is no reason
+        informed = there | ~flat
+        unknown[column] = unknown[column] & ~there
+        safe = torch.where(informed, total, 1.0)
         spread = prior.square() + noise.square()
         density = -0.5 * ((value - known).square() / spread + spread.log() + math.log(2 * math.pi))
         log_prob = log_prob + torch.where(flat | ~there, 0.0, density)
-        means[column] = (known * precision + value * gained) / safe
-        scales[column] = torch.where(total > 0, safe.rsqrt(), float("inf"))
-    scale = torch.stack(scales, -1)
-    if bool(scale.isinf().any()):
-        column = int(scale.isinf().nonzero()[0, -1])
+        means[column] = torch.where(exact, value, (known * precision + value * gained) / safe)
+        scales[column] = torch.where(exact, 0.0, torch.where(informed, safe.rsqrt(), float("inf")))
+    if any(bool(v.any()) for v in unknown):
+        column = next(i for i, v in enumerate(unknown) if bool(v.any()))
         raise DataError(
             f"expected a first measurement of state column {column}, about which nothing is believed, got none; "
             "say what is believed of it, or cut the episode where it is measured"
         )
-    return torch.stack(means, -1), scale, log_prob
+    return torch.stack(means, -1), torch.stack(scales, -1), log_prob
 
 
 def window_log_likelihood(

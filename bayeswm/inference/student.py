@@ -60,7 +60,7 @@ class StudentT(Law):
 
         nu = self.degrees_of_freedom.expand(torch.broadcast_shapes(self.degrees_of_freedom.shape, noise.shape))
         # through the lower tail, where probabilities keep their digits
-        tail = torch.special.ndtr(-noise.detach().double().abs()).clamp(min=1e-300)
+        tail = (0.5 * torch.erfc(noise.detach().double().abs() * 0.5**0.5)).clamp(min=1e-300)
         size = torch.from_numpy(-stdtrit(nu.detach().double().cpu().numpy(), tail.expand(nu.shape).cpu().numpy()))
         quantile = (size.to(noise.device) * noise.sign()).to(self._mean.dtype)
         return self._mean + self.scale * _with_gradient(quantile, noise, nu)

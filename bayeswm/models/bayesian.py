@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, override
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution, Normal
 
 from bayeswm.base.errors import SpecError, UnknownVariableError
 from bayeswm.base.model import DynamicsModel
-from bayeswm.base.priors import decode, encode
+from bayeswm.base.priors import decode, encode, positive
 from bayeswm.base.random import make_generator, permutation
 from bayeswm.base.saving import plain
 from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Structure
 from bayeswm.base.trajectories import Trajectories
-from bayeswm.base.worlds import StructureWorlds
+from bayeswm.base.worlds import Worlds
+from bayeswm.inference.filtering import Filter
 from bayeswm.inference.hmc import HMC
 from bayeswm.inference.joint import Inference, Inferred
 from bayeswm.inference.likelihoods import GaussianLikelihood, Likelihood
-from bayeswm.models.specification import NoiseLaw, Specification, schema_of, transitions
+from bayeswm.models.sensing import Sensing
+from bayeswm.models.specification import NoiseLaw, Specification, schema_of, specify
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,19 @@ class BayesianDynamics(DynamicsModel):
         structure that predicts its noise itself keeps doing so unless this is given.
     likelihood : Likelihood, optional
         How the next state scatters around the structure's mean; ``GaussianLikelihood()`` by default.
+    window : int, optional
+        Steps over which the likelihood runs; by default one, or with sensors the whole episode. Without sensors,
+        states are forecast over a window from its first one and scored without correction, so that errors of the mean
+        add up as they do in use: more robust than one step where the structure is not the whole truth.
+    sensor_noise : float, Distribution, or mapping of str to float or Distribution, optional
+        Standard deviation of the sensors' noise, known or with a law: recorded values are then measurements, and the
+        state is hidden, inferred along each window. By name, columns that are left out are not measured at all.
+        Process noise may then be 0.
+    belief : mapping of str to Normal, optional
+        With sensors: what is known of the state at the start of a window, by column. Needed for columns that are not
+        measured; the others start at their first measurement.
+    filtering : Unscented, LinearGaussian or ParticleFilter, optional
+        With sensors: how beliefs are moved; exact for a linear structure, unscented for others.
 
     Raises
     ------
@@ -97,14 +112,27 @@ class BayesianDynamics(DynamicsModel):
         inference: Inference | None = None,
         noise: NoiseLaw | Mapping[str, NoiseLaw] | None = None,
         likelihood: Likelihood | None = None,
+        window: int | None = None,
+        sensor_noise: NoiseLaw | Mapping[str, NoiseLaw] | None = None,
+        belief: Mapping[str, Normal] | None = None,
+        filtering: Filter | None = None,
     ) -> None:
         self.structure = structure
         self.inference = HMC() if inference is None else inference
         self.likelihood = GaussianLikelihood() if likelihood is None else likelihood
         self.noise = dict(noise) if isinstance(noise, Mapping) else noise
+        self.window, self.belief, self.filtering = window, belief, filtering
+        self.sensor_noise = dict(sensor_noise) if isinstance(sensor_noise, Mapping) else sensor_noise
+        if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):
+            raise SpecError(f"expected window >= 1 in steps, got {window!r}")
+        if sensor_noise is None and (belief is not None or filtering is not None):
+            raise SpecError("expected belief= and filtering= together with sensor_noise=, got them alone")
+        several = sensor_noise is not None or window not in (None, 1)
+        if several and not isinstance(self.likelihood, GaussianLikelihood):
+            raise SpecError(f"expected a Gaussian likelihood over windows, got {type(self.likelihood).__name__}")
         if structure.schema is not None:
             _check(structure)
-            _named_noise(structure.schema, self.noise)
+            self._read(structure)
         self._seed = 0
         self._data: Trajectories | None = None
         self._specification: Specification | None = None
@@ -116,7 +144,7 @@ class BayesianDynamics(DynamicsModel):
     @property
     @override
     def schema(self) -> Schema:
-        return schema_of(self.structure)
+        return schema_of(self.structure) if self._specification is None else self._specification.schema
 
     @property
     def _fitted(self) -> tuple[Specification, Inferred, Trajectories]:
@@ -126,10 +154,14 @@ class BayesianDynamics(DynamicsModel):
 
     @property
     def posterior(self) -> dict[str, Tensor]:
-        """Draws of each uncertain parameter (chains, draws, ...), and of ``process_noise`` (chains, draws, S)."""
+        """Draws of what was inferred, by name.
+
+        Each uncertain parameter (chains, draws, ...), one value an episode of those that differ between episodes, with
+        ``<name>.location`` and ``<name>.scale`` of their population; ``process_noise`` (chains, draws, S) and
+        ``sensor_noise`` (chains, draws, M) where they were not known.
+        """
         specification, inferred, _ = self._fitted
-        flat = {k: v.flatten(0, 1) for k, v in inferred.values.items()}
-        given = {k: v for k, v in specification.parameters(flat).items() if k not in specification.known}
+        given = specification.named({k: v.flatten(0, 1) for k, v in inferred.values.items()})
         chains, draws = next(iter(inferred.values.values())).shape[:2]
         return {k: v.unflatten(0, (chains, draws)) for k, v in given.items()}
 
@@ -180,16 +212,36 @@ class BayesianDynamics(DynamicsModel):
             if structure is not self.structure:
                 _check(structure)
             data = trajectories.to(torch.device("cpu")).to(torch.float64)
-            noise = _named_noise(schema_of(structure), self.noise)
-            specification = Specification.of(structure, transitions(data), noise=noise, likelihood=self.likelihood)
+            noise, sensor_noise, sensing = self._read(structure)
+            specification = specify(
+                structure,
+                data,
+                noise=noise,
+                sensor_noise=sensor_noise,
+                likelihood=self.likelihood,
+                sensing=sensing,
+                window=self.window,
+            )
             joint = specification.joint(data)
             inferred = self.inference.infer(joint, generator=make_generator(seed), progress=progress)
         self.structure, self._seed, self._data = structure, seed, data
         self._specification, self._inferred, self._diagnostics = specification, inferred, None
         return self
 
+    def _read(self, structure: Structure) -> tuple[dict[str, NoiseLaw], dict[str, NoiseLaw], Sensing | None]:
+        """Return what was said of the process noise and of the sensors, by column, checked against the variables."""
+        schema = schema_of(structure)
+        if not schema.state.flat:
+            raise SpecError("expected real variables and angles in the state: the likelihood is one of columns")
+        noise = by_column("noise", self.noise, schema.state.columns, least=None if self.sensor_noise is None else 0.0)
+        if self.sensor_noise is None:
+            return noise, {}, None
+        sensors = by_column("sensor_noise", self.sensor_noise, schema.measured.columns)
+        scales = {k: float(v.mean) if isinstance(v, Distribution) else float(v) for k, v in sensors.items()}
+        return noise, sensors, Sensing.of(structure, scales, belief=self.belief, filtering=self.filtering)
+
     @override
-    def draw(self, worlds: int, *, generator: torch.Generator | None = None) -> StructureWorlds:
+    def draw(self, worlds: int, *, generator: torch.Generator | None = None) -> Worlds:
         """Return posterior draws picked at random: each at most once while there are enough."""
         specification, inferred, _ = self._fitted
         if worlds < 1:
@@ -230,10 +282,14 @@ class BayesianDynamics(DynamicsModel):
         new = copy.copy(self)
         with torch.inference_mode(False), torch.no_grad():
             more = trajectories.to(torch.device("cpu")).to(torch.float64)
-            both = Trajectories.concatenate([data, more])
-            joint, since = specification.joint(both), specification.joint(data).terms
-            generator = make_generator(self._seed + 1)
-            new._inferred = self.inference.update(joint, since, inferred, generator=generator)
+            both, generator = Trajectories.concatenate([data, more]), make_generator(self._seed + 1)
+            if specification.levels:  # new episodes have parameters of their own
+                specification = replace(specification, episodes=tuple(both.episode.unique().tolist()))
+                new._specification = specification
+                new._inferred = self.inference.infer(specification.joint(both), generator=generator)
+            else:
+                joint, since = specification.joint(both), specification.joint(data).terms
+                new._inferred = self.inference.update(joint, since, inferred, generator=generator)
         new._data, new._seed, new._diagnostics = both, self._seed + 1, None
         return new
 
@@ -242,12 +298,16 @@ class BayesianDynamics(DynamicsModel):
     @override
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         specification, inferred, data = self._fitted
-        noise = {k: encode(v) for k, v in self.noise.items()} if isinstance(self.noise, Mapping) else encode(self.noise)
         config = {
             "inference": {"name": type(self.inference).__name__, "config": self.inference.config()},
             "likelihood": {"name": type(self.likelihood).__name__, "config": self.likelihood.config()},
-            "noise": {"by_name": isinstance(self.noise, Mapping), "value": noise},
+            "noise": _encoded(self.noise),
+            "sensor_noise": _encoded(self.sensor_noise),
+            "window": self.window,
+            "sensing": None if specification.sensing is None else specification.sensing.config(),
             "columns": {k: [encode(law), floor] for k, (law, floor) in specification.noise.items()},
+            "added": {k: encode(law) for k, law in specification.added.items()},
+            "episodes": list(specification.episodes),
             "statistics": dict(inferred.statistics),
             "schema": data.schema.to_dict(),
             "seed": self._seed,
@@ -264,23 +324,29 @@ class BayesianDynamics(DynamicsModel):
     ) -> BayesianDynamics:
         if structure is None:
             raise SpecError("expected a structure in the file, got none")
-        saved = config["noise"]
-        noise = {k: decode(v) for k, v in saved["value"].items()} if saved["by_name"] else decode(saved["value"])
         way, scatter = config["inference"], config["likelihood"]
         inference = Inference.registry[way["name"]].from_config(way["config"])
         likelihood = Likelihood.registry[scatter["name"]].from_config(scatter["config"])
-        model = cls(structure=structure, inference=inference, noise=noise, likelihood=likelihood)
+        model = cls(structure=structure, inference=inference, noise=_decoded(config["noise"]), likelihood=likelihood)
+        model.sensor_noise, model.window = _decoded(config["sensor_noise"]), config["window"]
+        sensing = None if config["sensing"] is None else Sensing.from_config(structure, config["sensing"])
+        if sensing is not None:
+            model.belief, model.filtering = sensing.named_belief(), sensing.method
 
         def group(name: str) -> dict[str, Tensor]:
             return {k.removeprefix(f"{name}."): v.clone() for k, v in tensors.items() if k.startswith(f"{name}.")}
 
         model._data = Trajectories(Schema.from_dict(config["schema"]), **group("data"), allow_missing=True)
-        model._specification = Specification.restored(
+        model._specification = Specification(
             structure,
-            transitions(model._data),
-            columns={k: (decode(law), float(floor)) for k, (law, floor) in config["columns"].items()},
-            likelihood=likelihood,
-            known=group("known"),
+            likelihood,
+            {k: (decode(law), float(floor)) for k, (law, floor) in config["columns"].items()},
+            {k: (v, 0.0) for k, v in model._read(structure)[1].items()} if sensing is not None else {},
+            group("known"),
+            tuple(config["episodes"]),
+            {k: decode(v) for k, v in config["added"].items()},
+            sensing,
+            config["window"],
         )
         model._inferred = Inferred(group("value"), group("stat"), dict(config["statistics"]))
         model._seed = int(config["seed"])
@@ -295,31 +361,34 @@ def _check(structure: Structure) -> None:
             f"expected at least one parameter of {structure.name} to be a law, got none among "
             f"({', '.join(parameters)}); give one a torch.distributions law, or use KnownDynamics"
         )
-    for name, p in parameters.items():
-        if p.positive and isinstance(p.value, Distribution) and not _positive(p.value):
-            raise SpecError(f"{name}: expected a law of numbers > 0, got {type(p.value).__name__}; try LogNormal")
+    structure.check_parameters()
 
 
-def _named_noise(schema: Schema, noise: NoiseLaw | Mapping[str, NoiseLaw] | None) -> dict[str, NoiseLaw]:
-    """Return what the caller said of the noise, by column."""
-    if not schema.state.flat:
-        raise SpecError("expected real variables and angles in the state: the likelihood is one of columns")
-    columns = schema.state.columns
-    if noise is None:
+def by_column(
+    what: str, given: NoiseLaw | Mapping[str, NoiseLaw] | None, columns: tuple[str, ...], *, least: float | None = None
+) -> dict[str, NoiseLaw]:
+    """Return what the caller said of the noise, by column; a known one is above 0, or at least ``least``."""
+    if given is None:
         return {}
-    given = noise if isinstance(noise, Mapping) else dict.fromkeys(columns, noise)
-    for name, value in given.items():
+    named = given if isinstance(given, Mapping) else dict.fromkeys(columns, given)
+    for name, value in named.items():
         if name not in columns:
             raise UnknownVariableError.of(name, columns)
-        right = _positive(value) if isinstance(value, Distribution) else 0 < float(value) < float("inf")
-        if not right or (isinstance(value, Distribution) and value.batch_shape + value.event_shape):
-            raise SpecError(f"noise of {name}: expected a number > 0 or a law of one such number, got {value!r}")
-    return dict(given)
+        if isinstance(value, Distribution):
+            right = positive(value) and not value.batch_shape + value.event_shape
+        else:
+            right = (float(value) > 0 if least is None else least <= float(value)) and float(value) < float("inf")
+        if not right:
+            raise SpecError(f"{what} of {name}: expected a number > 0 or a law of one such number, got {value!r}")
+    return dict(named)
 
 
-def _positive(law: Distribution) -> bool:
-    support = law.support
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    lower = getattr(support, "lower_bound", None)
-    return lower is not None and bool((torch.as_tensor(lower) >= 0).all())
+def _encoded(noise: NoiseLaw | Mapping[str, NoiseLaw] | None) -> dict[str, Any]:
+    if isinstance(noise, Mapping):
+        return {"by_name": True, "value": {k: encode(v) for k, v in noise.items()}}
+    return {"by_name": False, "value": encode(noise)}
+
+
+def _decoded(saved: Mapping[str, Any]) -> Any:
+    value = saved["value"]
+    return {k: decode(v) for k, v in value.items()} if saved["by_name"] else decode(value)

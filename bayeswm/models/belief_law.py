@@ -12,7 +12,7 @@ from bayeswm.base.errors import NotInvertible
 from bayeswm.base.laws import Gaussian, Law
 from bayeswm.base.trees import tree_map
 from bayeswm.inference.cloud import Cloud
-from bayeswm.inference.gaussian_filter import GaussianBelief
+from bayeswm.inference.gaussian_belief import GaussianBelief
 
 
 class BeliefLaw(Law):

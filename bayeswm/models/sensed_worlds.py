@@ -16,7 +16,8 @@ from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief, MarkovWorlds, Noise, Worlds
 from bayeswm.inference.cloud import Cloud, CloudLaw
 from bayeswm.inference.filtering import Filter, Filtered, filter_along, first_belief
-from bayeswm.inference.gaussian_filter import GaussianBelief, Move, Sensors
+from bayeswm.inference.gaussian_belief import GaussianBelief, Sensors
+from bayeswm.inference.gaussian_filter import Move
 from bayeswm.inference.particle_filter import ParticleFilter
 from bayeswm.models.belief_law import BeliefLaw
 
@@ -37,7 +38,8 @@ class SensedWorlds(Worlds):
     schema : Schema
         Of the dynamics; where it has an observation, its variables are those of the state that are measured.
     sensor_noise : Tensor, shape (worlds, M)
-        Standard deviations of the sensors' noise, in the variables' units; it becomes a parameter.
+        Standard deviations of the sensors' noise, in the variables' units; it becomes a parameter. 0 is an exact sensor
+        of a column that has process noise.
     belief : Gaussian
         What is believed of a state at the start of an episode, mean and scale of shape (1, 1, S); an infinite scale
         says nothing: then the first measurement tells.
@@ -47,7 +49,7 @@ class SensedWorlds(Worlds):
     Raises
     ------
     SpecError
-        If sensors measure what is no state column, or their noise is not above 0.
+        If sensors measure what is no state column, or their noise is below 0.
     """
 
     def __init__(
@@ -57,8 +59,8 @@ class SensedWorlds(Worlds):
             raise SpecError("expected states of real numbers and angles with sensor noise, got other kinds")
         self.dynamics, self.schema, self.belief, self.method = dynamics, schema, belief, method
         self.columns = tuple(schema.state.column(name) for name in schema.measured.columns)
-        if not bool((sensor_noise > 0).all()):
-            raise SpecError(f"expected sensor noise > 0, got {float(sensor_noise.min()):g}")
+        if not bool((sensor_noise >= 0).all()):
+            raise SpecError(f"expected sensor noise >= 0, got {float(sensor_noise.min()):g}")
         self.parameters = {**dynamics.parameters, _SENSOR_NOISE: sensor_noise}
         self.log_weight, self.exhaustive = dynamics.log_weight, dynamics.exhaustive
         self.noise_size = dynamics.noise_size

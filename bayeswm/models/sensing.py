@@ -109,16 +109,20 @@ class Sensing:
             dynamics, schema=self.schema, sensor_noise=sensor_noise, belief=self.belief, method=self.method
         )
 
+    def named_belief(self) -> dict[str, Normal]:
+        """Return what is known at the start of an episode, by column of the state."""
+        law = self.belief
+        pairs = zip(self.schema.state.columns, law.mean[0, 0], law.spread[0, 0], strict=True)
+        return {name: Normal(m, s) for name, m, s in pairs if bool(s.isfinite())}
+
     def config(self) -> dict[str, Any]:
         """Return what :meth:`from_config` needs, as plain values for JSON."""
-        law, columns = self.belief, self.schema.state.columns
-        pairs = zip(columns, law.mean[0, 0], law.spread[0, 0], strict=True)
         method: dict[str, Any] = {"method": type(self.method).__name__}
         if isinstance(self.method, ParticleFilter):
             method |= {"particles": self.method.particles, "seed": self.method.seed}
         return {
             "sensor_noise": dict(zip(self.schema.measured.columns, self.scale, strict=True)),
-            "belief": {name: encode(Normal(m, s)) for name, m, s in pairs if bool(s.isfinite())},
+            "belief": {name: encode(law) for name, law in self.named_belief().items()},
             "filtering": method,
         }
 

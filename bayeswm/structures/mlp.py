@@ -134,6 +134,10 @@ class MLP(Structure):
         out["network"] = torch.cat(rows, 1)
         return out
 
+    @override
+    def layers(self) -> dict[str, tuple[tuple[int, int], ...]]:
+        return {"network": tuple(itertools.pairwise(self.sizes))}
+
     def features(self, state: Tensor, action: Tensor, context: Tensor) -> Tensor:
         """Return the network's inputs before they are standardised, shape (..., features)."""
         s = self._bound

@@ -63,6 +63,11 @@ class Residual(Structure):
         return {**_named("known", known), **_named("learned", self.learned.parameters())}
 
     @override
+    def layers(self) -> dict[str, tuple[tuple[int, int], ...]]:
+        parts = {"known": self.known, "learned": self.learned}
+        return {f"{part}.{k}": v for part, structure in parts.items() for k, v in structure.layers().items()}
+
+    @override
     def transition(
         self, parameters: Parameters, state: Tensor, action: Tensor, context: Tensor, step: int | Tensor
     ) -> tuple[Tensor, Tensor | None]:

@@ -8,7 +8,8 @@ from torch import Tensor
 
 import bayeswm as bwm
 from bayeswm.inference.filtering import Filter, first_belief, window_log_likelihood
-from bayeswm.inference.gaussian_filter import LinearGaussian, Sensors, Unscented
+from bayeswm.inference.gaussian_belief import Sensors
+from bayeswm.inference.gaussian_filter import LinearGaussian, Unscented
 from tests.inference.dense import solve
 
 WORLDS, ROWS, STEPS, SIZE = 3, 4, 7, 3

@@ -22,7 +22,8 @@ def test_density_is_prior_times_likelihood_with_the_volume_of_the_map() -> None:
     level, log_spread = x.unbind(-1)
     spread = log_spread.exp()
     # the density of log spread is that of the spread times the spread: a normal one in log spread
-    wanted = Normal(0.0, 2.0).log_prob(level) + Normal(0.0, 1.0).log_prob(log_spread)
+    zero = torch.zeros((), dtype=F64)
+    wanted = Normal(zero, zero + 2).log_prob(level) + Normal(zero, zero + 1).log_prob(log_spread)
     wanted = wanted + Normal(level[:, None], spread[:, None]).log_prob(SEEN).sum(-1)
     torch.testing.assert_close(joint().log_density(x), wanted, rtol=1e-12, atol=0)
 

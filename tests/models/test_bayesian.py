@@ -179,7 +179,8 @@ def test_a_structure_keeps_its_own_noise() -> None:
     law = law.transition(law.start(torch.ones(2)), torch.zeros(1, dtype=F64))
     torch.testing.assert_close(law.variance, torch.full((3, 1, 2), 0.01, dtype=F64))
     given = bwm.BayesianDynamics(structure=structure, inference=QUICK, noise=0.4).fit(data, seed=0, progress=False)
-    assert bool((given.posterior["process_noise"] == 0.4).all())
+    assert set(given.posterior) == {"a"}
+    assert bool((given.draw(3, generator=make_generator(0)).parameters["process_noise"] == 0.4).all())
 
 
 @pytest.mark.filterwarnings("ignore::bayeswm.base.errors.FitWarning")  # few draws, enough to see the floor

@@ -371,3 +371,10 @@ def test_state_of_another_kind_is_refused(bind):
 def test_network_without_variables_says_so():
     with pytest.raises(SpecError, match="bound to variables"):
         MLP().parameters()
+
+
+def test_layers_tell_inputs_and_outputs_in_order():
+    structure = MLP(hidden=(9, 8), schema=SCHEMA)
+    assert structure.layers() == {"network": ((5, 9), (9, 8), (8, 4))}
+    count = sum((i + 1) * o for i, o in structure.layers()["network"])
+    assert count == parameter_count(structure.sizes)
