@@ -113,7 +113,7 @@ def no_start(log_density: Callable[[Tensor], Tensor], start: Tensor, labels: Seq
         value = log_density(x)
         (gradient,) = torch.autograd.grad(value.sum(), x)
     bad = ~gradient.isfinite()
-    named = [labels[i] for i in bad.any(0).nonzero()[:, 0].tolist()]
+    named: list[str] = [labels[int(i)] for i in bad.any(0).nonzero()[:, 0].tolist()]
     what = f"the gradient is not finite in {', '.join(named[:5])}" if named else "the log density is not finite"
     return f"expected a finite start for the chains, got none among {len(start)}: {what}; look at priors and data"
 

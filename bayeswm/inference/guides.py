@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from typing import Any, ClassVar, NamedTuple, override
 
 import torch
@@ -152,14 +153,14 @@ class AutoMultivariateNormal(Guide):
         size = gradient.shape[1]
         _, log_scale, unit = self._parts(theta, size)
         scaled = gradient * log_scale.exp()
-        row, column = torch.tril_indices(size, size, -1)
+        row, column = _below(size)
         factor = (scaled.mT @ noise / len(noise))[row, column]
         return torch.cat((gradient.mean(0), (scaled * (noise @ unit.mT)).mean(0), factor))
 
     @staticmethod
     def _parts(theta: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
         unit = torch.eye(size, dtype=theta.dtype)
-        row, column = torch.tril_indices(size, size, -1)
+        row, column = _below(size)
         unit[row, column] = theta[2 * size :]
         return theta[:size], theta[size : 2 * size], unit
 
@@ -226,6 +227,13 @@ class AutoLowRankMultivariateNormal(Guide):
     @staticmethod
     def _parts(theta: Tensor, size: int) -> tuple[Tensor, Tensor, Tensor]:
         return theta[:size], theta[size : 2 * size], theta[2 * size :].view(size, -1)
+
+
+@lru_cache(maxsize=8)
+def _below(size: int) -> tuple[Tensor, Tensor]:
+    """Return rows and columns below the diagonal."""
+    row, column = torch.tril_indices(size, size, -1)
+    return row, column
 
 
 def _check(init_scale: float) -> None:

@@ -170,7 +170,7 @@ class NUTS(Inference):
         return done
 
     def _chain(self, target: Target, start: Tensor, bar: tqdm) -> _Chain:
-        from pyro.infer import NUTS as Sampler
+        from pyro import infer
 
         evaluations = 0
 
@@ -179,7 +179,7 @@ class NUTS(Inference):
             evaluations += 1
             return -target.log_density(target.position(z["z"][None]))[0]
 
-        sampler: Any = Sampler(
+        sampler: Any = infer.NUTS(
             potential_fn=potential,
             full_mass=len(start) <= _DENSE,
             target_accept_prob=self.target_acceptance,
