@@ -9,6 +9,9 @@ from torch import Tensor
 
 from bayeswm.base.errors import FitError
 
+# draws that a tail of 5 takes, the least from which its shape is told
+_FEWEST = 25
+
 
 class Weights(NamedTuple):
     """Smoothed importance weights.
@@ -62,8 +65,8 @@ def pareto_smooth(log_ratio: Tensor) -> Weights:
     Parameters
     ----------
     log_ratio : Tensor, shape (n,)
-        Log of the new density over the old one at each draw, up to a constant; Pareto k is infinite where none is
-        finite.
+        Log of the new density over the old one at each draw, up to a constant; Pareto k is infinite where fewer
+        than 25 are finite.
 
     Examples
     --------
@@ -76,7 +79,7 @@ def pareto_smooth(log_ratio: Tensor) -> Weights:
     finite = log_ratio.isfinite()
     size, k = 0.0, float("inf")
     log_weight = log_ratio
-    if bool(finite.any()):
+    if int(finite.sum()) >= _FEWEST:
         # draws of zero density keep the weight zero: the tail is fitted to the others
         known = log_ratio[finite].detach().double()
         if float(known.max() - known.min()) < 1e-12:

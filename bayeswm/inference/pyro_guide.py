@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,8 @@ def fit_pyro(
     from bayeswm.inference.svi import Approximation, interrupted
 
     elbo: list[float] = []
-    with own_pyro(spawn_seeds(generator, 1)[0]), torch.enable_grad():
+    with own_pyro(spawn_seeds(generator, 1)[0]), torch.enable_grad(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Encountered NaN")  # an error here
         ascent = _Ascent(settings, guide, joint)
         try:
             for rows in settings.batches(joint.terms, generator):
@@ -85,10 +87,10 @@ class _Ascent:
         with pyro.validation_enabled(True):
             _check_sites(self._trace(), joint.laws, who=_called(guide))
         self.objective = Trace_ELBO(num_particles=settings.particles)
+        if not self._numbers():
+            raise SpecError(f"expected parameters in {_called(guide)} (pyro.param), got none: nothing can be fitted")
         self.optimiser = torch.optim.Adam(list(self._numbers().values()), lr=settings.learning_rate)
         self.known = len(self._numbers())
-        if not self.known:
-            raise SpecError(f"expected parameters in {_called(guide)} (pyro.param), got none: nothing can be fitted")
 
     def model(self) -> None:
         import pyro

@@ -23,8 +23,12 @@ from bayeswm.inference.joint import Inference, Inferred, Joint
 _STARTS = 64
 # the learning rate falls to this share of itself
 _DECAY = 0.01
+# after this share of the steps the family's numbers are averaged, which takes the steps' noise out of them
+_AVERAGED = 0.75
 # draws whose log density is found together
 _TOGETHER = 64
+# weights that are worth this share of the draws are as good as equal
+_EQUAL = 0.95
 # weights whose tail is heavier than this cannot be relied on
 _PARETO_LIMIT = 0.7
 
@@ -44,10 +48,11 @@ class SVI(Inference):
     The laws are those of vectors without bounds: a positive parameter has the law of the exponential of a Gaussian.
     Gradients go through the draws (Kingma & Welling 2014) without the part of the score, whose mean is 0 (Roeder, Wu &
     Duvenaud 2017), so that they have no noise where the family contains the posterior. The learning rate falls by a
-    factor 100 over the steps.
+    factor 100 over the steps, and the last quarter of the steps is averaged.
 
     What it finds is the best of the family, which may be far from the posterior: ``pareto_k`` of the importance ratios
-    says how far (Yao, Vehtari, Simpson & Gelman 2018), and above 0.7 a warning does.
+    says how far (Yao, Vehtari, Simpson & Gelman 2018). Above 0.7 a warning does, unless the weights are worth 95 % of
+    the draws (``weight_share``).
 
     Parameters
     ----------
@@ -95,7 +100,7 @@ class SVI(Inference):
             raise SpecError(f"expected a guide such as AutoNormal() or a guide of Pyro, got {self.guide!r}")
         if isinstance(self.guide, type) and issubclass(self.guide, Guide):
             raise SpecError(f"expected a guide, got the class {self.guide.__name__}: write {self.guide.__name__}()")
-        for name, least in {"steps": 1, "particles": 1, "batch": 1, "draws": 8}.items():
+        for name, least in {"steps": 1, "particles": 1, "batch": 1, "draws": 40}.items():
             value = getattr(self, name)
             if name == "batch" and value is None:
                 continue
@@ -119,7 +124,7 @@ class SVI(Inference):
         Warns
         -----
         FitWarning
-            If Pareto k is above 0.7, or the ELBO still rose at the end; if the run was interrupted from the keyboard:
+            If Pareto k is above 0.7 and the weights are unequal, or the ELBO still rose at the end; if the run was interrupted from the keyboard:
             the state so far is kept.
         """
         with torch.inference_mode(False), torch.no_grad():
@@ -168,6 +173,7 @@ def _fit(settings: SVI, guide: Guide, joint: Joint, *, generator: torch.Generato
     count = guide.noise(size)
     optimiser = torch.optim.Adam([theta], lr=settings.learning_rate, fused=True)
     elbo: list[float] = []
+    total, averaged = torch.zeros_like(theta), 0
     try:
         for rows in settings.batches(joint.terms, generator):
             noise = standard_normal((settings.particles, count), generator, dtype=torch.float64, device="cpu")
@@ -185,11 +191,14 @@ def _fit(settings: SVI, guide: Guide, joint: Joint, *, generator: torch.Generato
             theta.grad = -gradient
             optimiser.param_groups[0]["lr"] = settings.rate(len(elbo) - 1)
             optimiser.step()
+            if len(elbo) > _AVERAGED * settings.steps:
+                total, averaged = total.add_(theta), averaged + 1
             bar.update()
             if len(elbo) == settings.steps:
                 break
     except KeyboardInterrupt:
         interrupted(elbo)
+    theta = total / averaged if averaged else theta
     noise = standard_normal((settings.draws, count), generator, dtype=torch.float64, device="cpu")
     drawn = guide.draw(theta, noise, size)
     return Approximation(drawn.x, drawn.log_density, elbo)
@@ -222,7 +231,8 @@ def _centre(joint: Joint, generator: torch.Generator) -> Tensor:
 def _inferred(joint: Joint, found: Approximation) -> Inferred:
     lp = torch.cat([joint.log_density(part) for part in found.x.split(_TOGETHER)])
     ratio = (lp - found.log_density).nan_to_num(nan=-torch.inf)
-    pareto_k = pareto_smooth(ratio).pareto_k
+    weights = pareto_smooth(ratio)
+    pareto_k, share = weights.pareto_k, weights.size / len(ratio)
     steps, quarter = torch.tensor(found.elbo, dtype=torch.float64), len(found.elbo) // 4
     rise, error = 0.0, math.inf
     if quarter >= 2:
@@ -232,7 +242,8 @@ def _inferred(joint: Joint, found: Approximation) -> Inferred:
     problems: list[str] = []
     if rise > 0.5 + 4 * error:
         problems.append(f"the ELBO still rose by {rise:.2g} in the last quarter of {len(steps)} steps: raise steps")
-    if not pareto_k <= _PARETO_LIMIT:
+    # nearly equal weights may have any tail: what is beyond a flat top is tiny there
+    if not pareto_k <= _PARETO_LIMIT and share < _EQUAL:
         problems.append(
             f"Pareto k {pareto_k:.2f} above {_PARETO_LIMIT}: the family misses part of the posterior; try "
             "AutoMultivariateNormal(), or HMC()"
@@ -245,6 +256,7 @@ def _inferred(joint: Joint, found: Approximation) -> Inferred:
         "elbo_error": float(ratio.std()) / math.sqrt(len(ratio)),
         "elbo_rise": rise,
         "pareto_k": pareto_k,
+        "weight_share": share,
         "steps": float(len(steps)),
     }
     return Inferred(values, {"lp": lp[None], "log_q": found.log_density[None]}, figures)

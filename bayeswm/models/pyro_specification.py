@@ -51,6 +51,10 @@ class PyroSpecification(Specification):
             If a site of an uncertain parameter or of the noise is missing or has another shape, or a site has the name
             of a parameter that is known.
         """
+        if plain.levels:
+            raise SpecError(
+                f"{next(iter(plain.levels))}: a Pyro model cannot have parameters that differ between episodes"
+            )
         given = {f.name: getattr(plain, f.name) for f in fields(plain)}
         joint = cls(**given, model=model).joint(trajectories)
         _check_sites(plain, {k: tuple(v.batch_shape + v.event_shape) for k, v in joint.laws.items()})
