@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, override
 
 import torch
 from torch import Tensor
@@ -15,13 +15,20 @@ from tqdm.auto import tqdm
 from bayeswm.base.errors import FitError, FitWarning, SpecError
 from bayeswm.base.random import standard_normal, uniform
 from bayeswm.inference.adaptation import LogDensity, StepSize, Target, TrajectoryLength, halton
+from bayeswm.inference.climb import climb
 from bayeswm.inference.draws import Draws
+from bayeswm.inference.joint import Inference, Inferred, Joint
+from bayeswm.inference.tempering import temper
 
 # ends of the warm-up's windows, as shares of it; coordinates are renewed at each end but the last
 _WINDOWS = (0.15, 0.4, 0.8, 1.0)
 # longest trajectories in them, in standard deviations: early coordinates are rough, and long trajectories there wasted
 _LONGEST = (5.0, 12.0, math.inf, math.inf)
 _DIVERGENT = 1000.0
+# trajectories that refresh resampled points, and their longest length
+_MOVES, _MOVE_LENGTH = 6, 3.0
+# how far a chain may climb from its start, for each root of D
+_REACH = 20.0
 
 
 class _State(NamedTuple):
@@ -33,7 +40,7 @@ class _State(NamedTuple):
 
 
 @dataclass(frozen=True)
-class HMC:
+class HMC(Inference):
     """ChEES-HMC: chains that share step size and trajectory length, both adapted over all of them.
 
     Hoffman, Radul & Sountsov (2021): trajectory lengths climb the ChEES criterion and are jittered by a Halton
@@ -50,7 +57,7 @@ class HMC:
     target_acceptance : float
         Mean probability of acceptance that the step size aims at.
     climb_steps : int
-        Batched Adam steps before the first iteration.
+        Batched L-BFGS steps before the first iteration at most.
     max_steps : int
         Leapfrog steps of an iteration at most.
     dense_limit : int
@@ -150,6 +157,51 @@ class HMC:
         drawn.warn()
         return drawn
 
+    @override
+    def infer(self, joint: Joint, *, generator: torch.Generator, progress: bool = False) -> Inferred:
+        start = joint.flat.sample(4 * self.chains, generator)
+        drawn = self.sample(joint.log_density, start, generator=generator, labels=joint.flat.labels, progress=progress)
+        with torch.no_grad():
+            values = joint.values(drawn.positions)
+        stats = {"lp": drawn.log_density, "acceptance_rate": drawn.acceptance, "diverging": drawn.divergent}
+        figures = {
+            "divergences": drawn.divergences,
+            "acceptance": float(drawn.acceptance.mean()),
+            "step_size": drawn.step_size,
+            "trajectory_length": drawn.trajectory_length,
+            "evaluations": drawn.evaluations,
+        }
+        return Inferred(values, stats, figures)
+
+    @override
+    def update(self, joint: Joint, since: int, inferred: Inferred, *, generator: torch.Generator) -> Inferred:
+        """Return the posterior given all rows by tempered resampling and rejuvenation of the draws."""
+        return temper(joint, since, inferred, rejuvenate=self.rejuvenate, generator=generator)
+
+    def rejuvenate(self, log_density: LogDensity, points: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
+        """Move many points so that their law, if it is the density's, stays what it is.
+
+        Parameters
+        ----------
+        log_density : callable
+            Takes (n, D) in float64 and returns (n,).
+        points : Tensor, shape (n, D)
+            Coordinates are taken from their covariance.
+        generator : torch.Generator
+            Source of momenta and acceptances.
+
+        Returns
+        -------
+        tuple of Tensor, shape (n, D), and float
+            Where they are, and the mean acceptance.
+        """
+        target = Target(log_density, points.shape[1], dense=points.shape[1] <= self.dense_limit)
+        run = _Run(self, target, generator, names=tuple(f"x[{i}]" for i in range(points.shape[1])))
+        with torch.no_grad():
+            target.follow_draws(target.coordinates(points)[:, None])
+            z = target.coordinates(points)
+            return run.refresh(_State(z, *target(z)))
+
 
 class _Run:
     """One run of the sampler."""
@@ -165,33 +217,21 @@ class _Run:
             raise FitError(self._no_start(start))
         rows = finite.nonzero()[:, 0]
         z = start[rows[torch.arange(self.settings.chains) % len(rows)]]
-        # the second half of the climb profits from the coordinates that the first half found
-        for steps in (self.settings.climb_steps // 2, self.settings.climb_steps - self.settings.climb_steps // 2):
-            z = self._climb(z, steps)
-            value, gradient = self.target(z)
-            if self.target.dense:
-                x = self.target.position(z)
-                self.target.follow_curvature(z[value.argmax()])
-                z = self.target.coordinates(x)
-        lost = value < value.max() - (20 + z.shape[1])
+        size = z.shape[1]
+        # lower than that is another mode of no weight, or lost
+        worth = 20.0 + size
+        steps, reach = self.settings.climb_steps, _REACH * math.sqrt(size)
+        z, value = climb(self.target, z, steps=steps, reach=reach, worth=worth)
+        if self.target.dense:
+            x = self.target.position(z)
+            self.target.follow_curvature(z[value.argmax()])
+            z = self.target.coordinates(x)
+        lost = value < value.max() - worth
         if bool(lost.any()):
             kept = (~lost).nonzero()[:, 0]
             z[lost] = z[kept[torch.arange(int(lost.sum())) % len(kept)]]
         value, gradient = self.target(z)
         return _State(z, value, gradient)
-
-    def _climb(self, z: Tensor, steps: int) -> Tensor:
-        best, highest = z, torch.full((len(z),), -torch.inf, dtype=torch.float64)
-        first, second = torch.zeros_like(z), torch.zeros_like(z)
-        for i in range(1, steps + 1):
-            value, gradient = self.target(z)
-            better = value > highest
-            best, highest = torch.where(better[:, None], z, best), torch.where(better, value, highest)
-            first = 0.9 * first + 0.1 * gradient
-            second = 0.99 * second + 0.01 * gradient.square()
-            rate = 0.15 * (1 + math.cos(math.pi * i / (steps + 1)))
-            z = z + rate * (first / (1 - 0.9**i)) / ((second / (1 - 0.99**i)).sqrt() + 1e-12)
-        return best
 
     def adapt(self, state: _State, bar: tqdm) -> tuple[_State, float, float]:
         """Warm up; return where the chains are, the step size and the trajectory length."""
@@ -248,6 +288,16 @@ class _Run:
             evaluations=self.target.evaluations,
             labels=self.names,
         )
+
+    def refresh(self, state: _State) -> tuple[Tensor, float]:
+        """Advance by a few trajectories with a step size that follows the acceptance."""
+        step = StepSize(self._first_step(state), self.settings.target_acceptance)
+        accepted: list[float] = []
+        for i in range(_MOVES):
+            (state, acceptance), _ = self._move(state, step.now, self._count(step.now, _MOVE_LENGTH, i + 1))
+            accepted.append(float(acceptance.mean()))
+            step.update(accepted[-1])
+        return self.target.position(state.z), sum(accepted) / len(accepted)
 
     def _count(self, step: float, length: float, index: int) -> int:
         return min(max(math.ceil(halton(index) * length / step), 1), self.settings.max_steps)
