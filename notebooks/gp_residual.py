@@ -213,5 +213,5 @@ figure.savefig(out / "forecast.png", dpi=120)
 # What it needs: training runs that go where the test goes. The four runs can be divided in six ways. In the four with a
 # planned and a feedback run on each side the residual stays within 15 % of the fitted physics (in one of them it makes
 # too little friction 17 % worse on `direct_collocation`, a run that is better forecast with less friction). Learning
-# from the two feedback runs alone, or from the two planned ones, it still removes four fifths of the error of wrong
+# from the two feedback runs alone, or from the two planned ones, it still removes nearly four fifths of the error of wrong
 # gravity, but stays up to 70 % behind the fitted physics: a Gaussian process knows nothing where it has seen nothing.
