@@ -1,5 +1,6 @@
 """Inference: from data to members, draws or weights."""
 
+from bayeswm.inference.arviz_pyro import from_pyro
 from bayeswm.inference.conjugate import Conjugate
 from bayeswm.inference.constraints import Unconstrained
 from bayeswm.inference.convergence import ess_bulk, r_hat
@@ -96,6 +97,7 @@ __all__ = [
     "fit_hyper",
     "fit_sparse",
     "from_gpytorch",
+    "from_pyro",
     "log_marginal",
     "r_hat",
     "rotation",

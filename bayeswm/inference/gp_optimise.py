@@ -100,7 +100,9 @@ def fit_target(target: Target, starts: Tensor, box: Tensor) -> tuple[Tensor, Out
     See :func:`fit_hyper`.
     """
     few = target.size <= SCREENING
-    ends = [ascend(target if few else screened(target), start, box) for start in starts]
+    # a trial has to find the right hill, not its top
+    trial, relative = (target, 1e-9) if few else (screened(target), 1e-5)
+    ends = [ascend(trial, start, box, relative=relative) for start in starts]
     tried = tuple(end[1] for end in ends)
     if few:
         best = max(range(len(ends)), key=lambda i: tried[i])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self, override
+from typing import TYPE_CHECKING, Any, Self, override
 
 import torch
 from torch import Tensor
@@ -26,6 +26,9 @@ from bayeswm.inference.joint import Inference, Inferred
 from bayeswm.inference.likelihoods import GaussianLikelihood, Likelihood
 from bayeswm.models.sensing import Sensing
 from bayeswm.models.specification import NoiseLaw, Specification, schema_of, specify
+
+if TYPE_CHECKING:
+    import xarray
 
 
 @dataclass(frozen=True)
@@ -292,6 +295,62 @@ class BayesianDynamics(DynamicsModel):
                 new._inferred = self.inference.update(joint, since, inferred, generator=generator)
         new._data, new._seed, new._diagnostics = both, self._seed + 1, None
         return new
+
+    @override
+    def to_datatree(
+        self,
+        trajectories: Trajectories | None = None,
+        *,
+        prior: bool = False,
+        draws: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> xarray.DataTree:
+        """Return the posterior as an ArviZ tree, chains as they were sampled.
+
+        Parameters
+        ----------
+        trajectories : Trajectories, optional
+            Other data than those that the posterior is given, which the model keeps; ``az.loo`` needs the latter.
+        prior : bool
+            Add ``prior`` and ``prior_predictive``, one chain of as many draws as a chain of the posterior.
+        draws : int, optional
+            Draws of each chain to keep, evenly spaced; all by default.
+        generator : torch.Generator, optional
+            Draws process noise and the prior. By default one of seed 0, so that the same model gives the same tree.
+
+        Returns
+        -------
+        xarray.DataTree
+            As :meth:`bayeswm.base.DynamicsModel.to_datatree` says, with ``sample_stats`` and ``log_prior`` too. Where
+            the likelihood is of windows, ``log_likelihood`` has one value ``window`` for each; where there are sensors,
+            ``observed_data`` are the measurements and nothing is predicted.
+
+        Raises
+        ------
+        SpecError
+            If the model is not fitted, the data have episodes whose own parameters are not known, or the tree would not
+            fit into memory.
+        """
+        from bayeswm.models.labelled_draws import inferred_to_datatree
+
+        specification, inferred, data = self._fitted
+        if draws is not None and draws < 1:
+            raise SpecError(f"expected draws >= 1, got {draws}")
+        if trajectories is not None:
+            self.structure.bind(trajectories.schema)
+            unknown = sorted({*trajectories.episode.tolist()} - {*specification.episodes})
+            if specification.levels and unknown:
+                raise SpecError(
+                    f"expected episodes that the model was fitted to, got {unknown}; condition on them first"
+                )
+        return inferred_to_datatree(
+            specification,
+            inferred,
+            data if trajectories is None else trajectories,
+            prior=prior,
+            draws=draws,
+            generator=make_generator(0 if generator is None else generator),
+        )
 
     # --- files ----------------------------------------------------------------------------------------------------
 

@@ -56,3 +56,8 @@ def test_saved_as_plain_values() -> None:
     assert isinstance(again, Hierarchical)
     assert (again.relative, again.scale) == (True, 0.4)
     assert encode(again) == encode(law)
+
+
+def test_a_parameter_of_an_episode_is_one_number() -> None:
+    with pytest.raises(SpecError, match=r"one number in each episode, got a parameter of shape \(2, 2\)"):
+        Hierarchical(1.0, 0.1).expand((2, 2))
