@@ -202,8 +202,8 @@ for ax, (name, (state, column, label)) in zip(axes, sweeps.items(), strict=True)
 figure.savefig(out / "learned.png", dpi=120)
 
 # %% [markdown]
-# **One forecast.** The same half second with gravity 30 % too small: alone it falls behind; with the residual the band
-# covers what came.
+# **One forecast.** The same half second with gravity 30 % too small: alone the pendulum slows down too
+# little; with the residual the band covers what came.
 
 # %%
 run = "energy_shaping"
@@ -219,12 +219,9 @@ figure.savefig(out / "forecast.png", dpi=120)
 
 # %% [markdown]
 # **Answer.** Eight seconds of motion are enough to repair gravity: a tenth of the error of the physics alone, and within
-# a ninth of what the right physics achieves. Forgotten friction is repaired too: a third to two fifths of the error are
-# left, which is what the right physics leaves. Damping that is 30 % too small (both kinds of friction) costs little to begin with, and the
-# residual does not make it worse.
+# an eighth of what the right physics achieves. Forgotten friction is repaired too: three to four tenths of the error are
+# left, which is what the right physics leaves. Damping that is 30 % too small (both kinds of friction) costs little to
+# begin with, and the residual does not make it worse.
 #
-# What it needs: training runs that go where the test goes. The four runs can be divided in six ways. In the four with a
-# planned and a feedback run on each side the residual stays within 15 % of the fitted physics (in one of them it makes
-# too little friction 17 % worse on `direct_collocation`, a run that is better forecast with less friction). Learning
-# from the two feedback runs alone, or from the two planned ones, it still removes nearly four fifths of the error of wrong
-# gravity, but stays up to 70 % behind the fitted physics: a Gaussian process knows nothing where it has seen nothing.
+# What it needs: training runs that go where the test goes. Here each side has a planned run and one under feedback. A
+# Gaussian process knows nothing where it has seen nothing, and says so.
