@@ -27,6 +27,7 @@ from bayeswm.inference.gp_periodic import Periodic
 from bayeswm.inference.gp_priors import HyperPriors
 from bayeswm.inference.gp_sparse import Bound, SparsePosterior, choose_inducing, collapsed_bound
 from bayeswm.inference.gp_sparse_fit import InducingPoints, fit_sparse
+from bayeswm.inference.guides import AutoLowRankMultivariateNormal, AutoMultivariateNormal, AutoNormal, Guide
 from bayeswm.inference.hmc import HMC
 from bayeswm.inference.importance import Weights, smooth_weights
 from bayeswm.inference.joint import Inference, Inferred, Joint
@@ -38,15 +39,23 @@ from bayeswm.inference.likelihoods import (
     StudentTLikelihood,
 )
 from bayeswm.inference.normal_inverse_gamma import NormalInverseGamma
+from bayeswm.inference.nuts import NUTS
 from bayeswm.inference.particle_filter import ParticleFilter
 from bayeswm.inference.pathwise import draw_paths, evaluate_paths
+from bayeswm.inference.pyro_model import PyroJoint
 from bayeswm.inference.stacking import stack
 from bayeswm.inference.student import StudentT
+from bayeswm.inference.svi import SVI
 from bayeswm.inference.tempering import temper
 
 __all__ = [
     "HMC",
+    "NUTS",
     "RBF",
+    "SVI",
+    "AutoLowRankMultivariateNormal",
+    "AutoMultivariateNormal",
+    "AutoNormal",
     "Bound",
     "Conjugate",
     "CoregionalHyper",
@@ -60,6 +69,7 @@ __all__ = [
     "GaussNewton",
     "GaussianBelief",
     "GaussianLikelihood",
+    "Guide",
     "HeteroscedasticLikelihood",
     "Hyper",
     "HyperPriors",
@@ -78,6 +88,7 @@ __all__ = [
     "OutputFit",
     "ParticleFilter",
     "Periodic",
+    "PyroJoint",
     "Scaled",
     "Sensors",
     "SparsePosterior",

@@ -54,7 +54,7 @@ class Unconstrained:
         self._scaled_by = dict(scaled_by or {})
         if not laws:
             raise SpecError("expected at least one parameter with a law, got none; give a parameter a distribution")
-        self.laws = {name: _prepared(law) for name, law in laws.items()}
+        self.laws = {name: prepared(law) for name, law in laws.items()}
         self._maps: dict[str, Transform] = {}
         self._shapes: dict[str, torch.Size] = {}
         self._slices: dict[str, slice] = {}
@@ -134,8 +134,8 @@ class Unconstrained:
         return self.unconstrain(drawn)
 
 
-def _prepared[Kept](given: Kept) -> Kept:
-    """Return a copy of a law in float64 and without value checks.
+def prepared[Kept](given: Kept, dtype: torch.dtype = torch.float64) -> Kept:
+    """Return a copy of a law in a number format and without value checks.
 
     Some laws cast values to the format of their own parameters, and the checks raise at the first chain that leaves
     the finite numbers, which a sampler must see as a rejected step instead.
@@ -143,13 +143,13 @@ def _prepared[Kept](given: Kept) -> Kept:
     made = copy.copy(given)
     for name, value in vars(given).items():
         if isinstance(value, Tensor) and value.is_floating_point():
-            made.__dict__[name] = value.detach().double()
+            made.__dict__[name] = value.detach().to(dtype)
         elif name == "_inv" and not isinstance(given, _InverseTransform):
             made.__dict__[name] = None  # the inverse of a transform that was used, which points back at it
         elif isinstance(value, Distribution | Transform):
-            made.__dict__[name] = _prepared(value)
+            made.__dict__[name] = prepared(value, dtype)
         elif name in ("transforms", "parts") and isinstance(value, list):
-            made.__dict__[name] = [_prepared(part) for part in value]
+            made.__dict__[name] = [prepared(part, dtype) for part in value]
     if isinstance(made, Distribution):
         made.__dict__["_validate_args"] = False
     return made

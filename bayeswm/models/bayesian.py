@@ -24,6 +24,7 @@ from bayeswm.inference.filtering import Filter
 from bayeswm.inference.hmc import HMC
 from bayeswm.inference.joint import Inference, Inferred
 from bayeswm.inference.likelihoods import GaussianLikelihood, Likelihood
+from bayeswm.models.pyro_specification import PyroModel, PyroSpecification
 from bayeswm.models.sensing import Sensing
 from bayeswm.models.specification import NoiseLaw, Specification, schema_of, specify
 
@@ -87,6 +88,10 @@ class BayesianDynamics(DynamicsModel):
         measured; the others start at their first measurement.
     filtering : Unscented, LinearGaussian or ParticleFilter, optional
         With sensors: how beliefs are moved; exact for a linear structure, unscented for others.
+    pyro_model : callable, optional
+        A Pyro model of your own, which then is all that is said of laws and likelihood: it takes the data's
+        :class:`~bayeswm.Transitions`, and its sites have the names and shapes of the structure's uncertain parameters,
+        and ``process_noise`` (S,) unless ``noise`` is known. Further sites are in the posterior, but not in worlds.
 
     Raises
     ------
@@ -119,6 +124,7 @@ class BayesianDynamics(DynamicsModel):
         sensor_noise: NoiseLaw | Mapping[str, NoiseLaw] | None = None,
         belief: Mapping[str, Normal] | None = None,
         filtering: Filter | None = None,
+        pyro_model: PyroModel | None = None,
     ) -> None:
         self.structure = structure
         self.inference = HMC() if inference is None else inference
@@ -130,6 +136,9 @@ class BayesianDynamics(DynamicsModel):
             raise SpecError(f"expected window >= 1 in steps, got {window!r}")
         if sensor_noise is None and (belief is not None or filtering is not None):
             raise SpecError("expected belief= and filtering= together with sensor_noise=, got them alone")
+        self.pyro_model = pyro_model
+        if pyro_model is not None and (likelihood, window, sensor_noise) != (None, None, None):
+            raise SpecError("expected pyro_model= without likelihood=, window= and sensor_noise=: it says these itself")
         several = sensor_noise is not None or window not in (None, 1)
         if several and not isinstance(self.likelihood, GaussianLikelihood):
             raise SpecError(f"expected a Gaussian likelihood over windows, got {type(self.likelihood).__name__}")
@@ -225,6 +234,8 @@ class BayesianDynamics(DynamicsModel):
                 sensing=sensing,
                 window=self.window,
             )
+            if self.pyro_model is not None:
+                specification = PyroSpecification.of(self.pyro_model, specification, data)
             joint = specification.joint(data)
             inferred = self.inference.infer(joint, generator=make_generator(seed), progress=progress)
         self.structure, self._seed, self._data = structure, seed, data
@@ -292,7 +303,10 @@ class BayesianDynamics(DynamicsModel):
                 new._inferred = self.inference.infer(specification.joint(both), generator=generator)
             else:
                 joint, since = specification.joint(both), specification.joint(data).terms
-                new._inferred = self.inference.update(joint, since, inferred, generator=generator)
+                if since < joint.terms:
+                    new._inferred = self.inference.update(joint, since, inferred, generator=generator)
+                else:  # a Pyro model without a plate over the rows
+                    new._inferred = self.inference.infer(joint, generator=generator)
         new._data, new._seed, new._diagnostics = both, self._seed + 1, None
         return new
 
@@ -357,6 +371,10 @@ class BayesianDynamics(DynamicsModel):
     @override
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         specification, inferred, data = self._fitted
+        if self.pyro_model is not None:
+            raise SpecError(
+                "cannot save a Pyro model of your own: keep model.posterior, or fit with the structure's laws"
+            )
         config = {
             "inference": {"name": type(self.inference).__name__, "config": self.inference.config()},
             "likelihood": {"name": type(self.likelihood).__name__, "config": self.likelihood.config()},
