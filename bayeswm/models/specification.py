@@ -299,7 +299,8 @@ def specify(
     Raises
     ------
     SpecError
-        If scales are needed of columns that were not measured.
+        If scales are needed of columns that were not measured, or parameters of episodes meet other noise than Gaussian
+        of constant size.
 
     Warns
     -----
@@ -318,6 +319,13 @@ def specify(
         )
     values = {k: v[0] for k, v in values.items()}
     columns = {} if not noise and _own_noise(structure, values) else _columns(schema, data, noise)
+    levels = ", ".join(levels_of(structure))
+    if levels and not (columns and isinstance(likelihood, GaussianLikelihood)):
+        got = type(likelihood).__name__ if columns else f"the noise of {structure.name}"
+        raise SpecError(
+            f"expected Gaussian noise of constant size with parameters of episodes ({levels}), got {got}; "
+            "give noise=, or one value for all episodes"
+        )
     known = {k: v for k, v in values.items() if not parameters[k].uncertain}
     known |= {k: v for k, v in sites(levels_of(structure), 0).items() if isinstance(v, Tensor)}
     added = {} if data is None else likelihood.parameters(schema, data)
