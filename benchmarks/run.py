@@ -7,7 +7,7 @@ from pathlib import Path
 
 from peers import ONE_THREAD, interpreter
 
-PROGRAMS = ("ensemble_training.py", "ensemble_rollouts.py", "rollout_scaling.py", "gp_fit.py")
+PROGRAMS = ("ensemble_training.py", "ensemble_rollouts.py", "rollout_scaling.py", "gp_fit.py", "hmc_sampling.py")
 
 
 def main() -> int:

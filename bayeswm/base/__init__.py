@@ -15,6 +15,7 @@ from bayeswm.base.errors import (
     UndefinedWarning,
     UnknownVariableError,
 )
+from bayeswm.base.hierarchy import Hierarchical
 from bayeswm.base.kinds import Kind, categorical
 from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
 from bayeswm.base.mixture import Estimate, LogScore
@@ -42,6 +43,7 @@ __all__ = [
     "FitError",
     "FitWarning",
     "Gaussian",
+    "Hierarchical",
     "Kind",
     "Law",
     "LogScore",

@@ -167,20 +167,20 @@ class DynamicsModel(ABC):
         law = drawn.transition(carry, action.expand(*batch, action.shape[-1]), context)
         _check_law(law)
         variables, resolved = schema.state, noise.initial is None and noise.episode is None
-        view = drawn.state
+        view, begin = drawn.state, drawn.state(carry)
         if of == "function":
             law, view = Gaussian(law.mean), None
         elif of == "measurement" and not drawn.state_is_measured:
             pushed = law.push(drawn_noise(drawn.noise_size))
             law, variables, resolved = drawn.measurement(pushed), schema.measured, resolved and not drawn.noise_size
-            view = None
+            view, begin = None, drawn.measurement(carry).mean
         return Predictive(
             variables,
             [law],
             drawn.log_weight,
             exhaustive=drawn.exhaustive,
             time_step=schema.time_step,
-            initial=drawn.state(carry),
+            initial=begin,
             resolved=[resolved],
             has_density=of != "function",
             view=view,

@@ -37,6 +37,7 @@ def rollout(
     noise_batch: tuple[int, ...] | None = None,
     fresh_worlds: bool = False,
     checkpoint: bool = False,
+    of: str = "state",
 ) -> Predictive:
     """Imagine what happens under a sequence of actions or a policy.
 
@@ -70,6 +71,8 @@ def rollout(
         Put each particle into a new world at each step. Trajectories are then no sample of any one system.
     checkpoint : bool
         Recompute each step in the backward pass instead of storing it: long horizons with gradients.
+    of : {"state", "measurement"}
+        The states, or what the sensors will report of them; sensor noise is drawn after all states.
 
     Returns
     -------
@@ -94,6 +97,8 @@ def rollout(
     >>> r.particles.shape, r.mean.shape
     (torch.Size([1, 20, 25, 2]), torch.Size([25, 2]))
     """
+    if of not in ("state", "measurement"):
+        raise SpecError(f"expected of='state' or 'measurement', got {of!r}")
     generator = checked_generator(generator)
     drawn = model if isinstance(model, Worlds) else model.draw(worlds, generator=generator)
     if particles < 1:
@@ -108,6 +113,8 @@ def rollout(
     carry = drawn.start(state, context[..., 0, :] if steps else None, beginning)
     origin = carry
     initial = drawn.state(carry)
+    sensed = of == "measurement" and not drawn.state_is_measured
+    begin = drawn.measurement(carry).mean if sensed else initial
     # all particles of a world are still in one place, and do the same
     alike = beginning.initial is None and beginning.episode is None and initial.shape[1] == 1
     resolved: list[bool] = []
@@ -129,7 +136,9 @@ def rollout(
                 alike = alike and particles > 1 and action.shape[1] == 1
                 if action.shape[1] > 1:
                     carry = tree_map(lambda v: v.expand(*size, *v.shape[len(size) :]), carry)
-        resolved.append(alike and (t == 0 or (drawn.noise_size == 0 and not fresh_worlds)))
+        # the law of a state is that given the one before it; of a measurement, given the state itself
+        silent = drawn.noise_size == 0
+        resolved.append(alike and ((t == 0 and (silent or not sensed)) or (silent and not fresh_worlds)))
         step_noise = source.step(t)
         # drawn before the step, so that a recomputed step meets the same worlds
         meeting = shuffle.draw() if shuffle is not None and t > 0 else None
@@ -148,6 +157,8 @@ def rollout(
         else:
             law, carry = advance(carry, action, step_noise)
         x = drawn.state(carry).expand(*size, -1)
+        if sensed:
+            law = drawn.measurement(carry)
         laws.append(store.keep(law, t))
         # one reduction tells whether anything went wrong; only then look particle by particle
         if x.numel() and not bool(x.detach().abs().amax() < limit):
@@ -168,20 +179,37 @@ def rollout(
         share = float(bad.double().mean())
         warn_caller(f"{share:.1%} of the particles diverged and are left out", DivergenceWarning)
 
+    if sensed:
+        paths = _reports(laws, drawn, generator, size=size)
     joint = Along(drawn, origin, plan=plan, context=context, size=size) if drawn.state_is_measured else None
     return Predictive(
-        drawn.schema.state,
+        drawn.schema.measured if sensed else drawn.schema.state,
         laws,
         drawn.log_weight,
         exhaustive=drawn.exhaustive,
         time_step=drawn.schema.time_step,
         particles=paths,
-        initial=initial,
+        initial=begin,
         diverged=torch.stack(diverged) if bool(bad.any()) else None,
         resolved=resolved,
         fresh_worlds=fresh_worlds,
         joint=joint,
     )
+
+
+def _reports(
+    laws: Sequence[Law], worlds: Worlds, generator: torch.Generator | None, *, size: tuple[int, ...]
+) -> Tensor:
+    """Draw what the sensors report at each step, shape (H, worlds, particles, *batch, M)."""
+    if not laws:
+        return torch.empty(0, *size, worlds.schema.measured.size, dtype=worlds.dtype, device=worlds.device)
+    if generator is None:
+        raise SpecError("expected generator=torch.Generator, since sensor noise is drawn, got none")
+    reports: list[Tensor] = []
+    for law in laws:
+        noise = standard_normal((*size, law.noise_size), generator, dtype=worlds.dtype, device=worlds.device)
+        reports.append(law.push(noise))
+    return torch.stack(reports)
 
 
 class _NoiseSource:

@@ -47,19 +47,14 @@ def save(model: DynamicsModel, path: str | PathLike[str]) -> None:
         If the file cannot be written; an earlier one of that name stays whole.
     """
     config, tensors = model.state_dict()
-    structure = getattr(model, "structure", None)
-    described = None if structure is None or type(structure).config is Structure.config else plain(structure.config())
+    described = _describe(getattr(model, "structure", None))
     header: dict[str, Any] = {
         "format": FORMAT,
         "class": type(model).__name__,
         "config": plain(config),
-        "structure": None if structure is None else structure.name,
-        "structure_config": described,
+        **described,
         # a user's class may have the name of one of the library's: neither stands for the other
-        "own": {
-            "class": not _ours(type(model)),
-            "structure": structure is not None and not (_ours(type(structure)) and described is not None),
-        },
+        "own": {"class": not _ours(type(model)), **described["own"]},
         "versions": {"bayeswm": __version__, "torch": torch.__version__},
     }
     # copies, since the format refuses tensors that share memory
@@ -95,7 +90,8 @@ def load(
     path : path
         What :meth:`DynamicsModel.save` wrote.
     structures : sequence of Structure classes or instances
-        The user's own structures: classes are built from the saved configuration, instances are taken as they are.
+        The user's own structures, those inside a ``Residual`` too: classes are built from the saved configuration,
+        instances are taken as they are.
     models : sequence of DynamicsModel classes
         The user's own model families.
 
@@ -135,28 +131,61 @@ def load(
         raise CheckpointError(f"{path}: the content does not fit class {header['class']}: {error}") from error
 
 
+def parts(structure: Structure) -> list[Structure]:
+    """Return a structure and those that it is made of, by their configurations.
+
+    Examples
+    --------
+    >>> from bayeswm.structures import MLP, Pendulum, Residual
+    >>> [part.name for part in parts(Residual(Pendulum(), MLP()))]
+    ['Residual', 'Pendulum', 'MLP']
+    """
+    inner = [v for v in (_config(structure) or {}).values() if isinstance(v, Structure)]
+    return [structure, *(part for v in inner for part in parts(v))]
+
+
+def _config(structure: Structure) -> dict[str, Any] | None:
+    """Return a structure's configuration, or None where it does not describe itself."""
+    return None if type(structure).config is Structure.config else structure.config()
+
+
+def _describe(structure: Structure | None) -> dict[str, Any]:
+    """Return a structure as plain values, the structures in its configuration described likewise."""
+    if structure is None:
+        return {"structure": None, "structure_config": None, "own": {"structure": False}}
+    config = _config(structure)
+    found: dict[str, Any] = {
+        "structure": structure.name,
+        "structure_config": config,
+        "own": {"structure": not (_ours(type(structure)) and config is not None)},
+    }
+    if config is not None:
+        inner = {k: v for k, v in config.items() if isinstance(v, Structure)}
+        found["structure_config"] = plain({k: v for k, v in config.items() if k not in inner})
+        if inner:
+            found["structure_parts"] = {k: _describe(v) for k, v in inner.items()}
+    return found
+
+
 def _structure(
-    path: str | PathLike[str], header: dict[str, Any], *, own: Sequence[type[Structure] | Structure]
+    path: str | PathLike[str], described: dict[str, Any], *, own: Sequence[type[Structure] | Structure]
 ) -> Structure | None:
-    name = header.get("structure")
+    name, config = described.get("structure"), described.get("structure_config")
     if name is None:
         return None
     for given in own:
         if isinstance(given, Structure) and given.name == name:
             return given
     classes = {c.__name__: c for c in own if isinstance(c, type)}
-    if not header["own"]["structure"]:
+    if not described["own"]["structure"]:
         classes = {**Structure.registry, **classes}
-    if name not in classes or header["structure_config"] is None:
+    if name not in classes or config is None:
         raise CheckpointError(
             f"{path}: expected the structure {name!r}, which is not part of the library; pass it in structures=[...]"
-            + (
-                ""
-                if header["structure_config"] is not None
-                else " as an object, since it was saved without configuration"
-            )
+            + ("" if config is not None else " as an object, since it was saved without configuration")
         )
-    return classes[name].from_config(header["structure_config"])
+    inner = {k: _structure(path, v, own=own) for k, v in described.get("structure_parts", {}).items()}
+    return classes[name].from_config({**config, **inner})
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 
 from bayeswm.base.errors import SpecError
 from bayeswm.base.objective import AutogradObjective, Objective
+from bayeswm.base.priors import positive
 from bayeswm.base.random import global_rng, make_generator, spawn_seeds
 from bayeswm.base.schema import Schema
 from bayeswm.base.trajectories import Transitions
@@ -114,7 +115,7 @@ class Structure(ABC):
         return self
 
     def check_parameters(self) -> None:
-        """Refuse fixed values that make no sense: for the end of a constructor.
+        """Refuse values that make no sense and laws that reach beyond a constraint: for the end of a constructor.
 
         Raises
         ------
@@ -122,7 +123,11 @@ class Structure(ABC):
             Naming the parameter and its unit.
         """
         for name, p in self.parameters().items():
-            if not isinstance(p.value, Distribution):
+            if isinstance(p.value, Distribution):
+                if p.positive and not positive(p.value):
+                    law = type(p.value).__name__
+                    raise SpecError(f"{self.name}, {name}: expected a law of numbers > 0, got {law}; try LogNormal")
+            else:
                 value = torch.as_tensor(p.value)
                 if not bool(value.isfinite().all()) or (p.positive and not bool((value > 0).all())):
                     wanted = "> 0" if p.positive else "finite"
@@ -155,6 +160,10 @@ class Structure(ABC):
         return (out[0], None) if len(out) == 1 else (out[0], out[1])
 
     def initial(self, worlds: int, generator: torch.Generator | None, dtype: torch.dtype) -> dict[str, Tensor]:
+        """Return parameters to begin a training with, shape (worlds, ...): by default those of :meth:`sample`."""
+        return self.sample(worlds, generator, dtype)
+
+    def sample(self, worlds: int, generator: torch.Generator | None, dtype: torch.dtype) -> dict[str, Tensor]:
         """Return parameters of many worlds: fixed values repeated, laws sampled, shape (worlds, ...).
 
         Raises
@@ -180,12 +189,16 @@ class Structure(ABC):
         """Return the parameters with whatever scales the structure takes from training data; by default none."""
         return dict(parameters)
 
+    def layers(self) -> dict[str, tuple[tuple[int, int], ...]]:
+        """Return inputs and outputs of each layer for parameters that are the flat weights of a network."""
+        return {}
+
     def objective(self, parameters: Parameters, data: Transitions) -> Objective:
         """Return the loss for gradient training; a structure with a faster gradient brings its own."""
         return AutogradObjective(self, parameters, data)
 
     def config(self) -> dict[str, Any]:
-        """Return what :meth:`from_config` needs, as plain values for JSON.
+        """Return what :meth:`from_config` needs: plain values for JSON, and structures that this one is made of.
 
         Raises
         ------

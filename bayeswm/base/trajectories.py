@@ -206,6 +206,26 @@ class Trajectories:
         """Which measured values were recorded, shape (N, T + 1, M)."""
         return ~self.measurement.isnan()
 
+    def measured_as(self, schema: Schema) -> Tensor:
+        """Return what was recorded of the variables that a schema has as measured, shape (N, T + 1, M).
+
+        They are found by name: in the observation where these trajectories have one, in the state otherwise.
+
+        Raises
+        ------
+        SpecError
+            If states, actions, contexts or the time step differ, or a measured variable was not recorded.
+        """
+        schema.check_same(self.schema, who="the model")
+        have, want = self.schema.measured.columns, schema.measured.columns
+        missing = [name for name in want if name not in have]
+        if missing:
+            raise SpecError(
+                f"expected measurements of ({', '.join(want)}), as the model has, got ({', '.join(have)}); "
+                "use trajectories of a schema with this observation"
+            )
+        return self.measurement[..., [have.index(name) for name in want]]
+
     def states(self) -> Tensor:
         """Return the states, shape (N, T + 1, S).
 
@@ -292,7 +312,7 @@ class Trajectories:
         order = torch.arange(n) if seed is None else permutation(n, make_generator(seed), device="cpu")
         return self[order[:first].sort().values], self[order[first:].sort().values]
 
-    def windows(self, length: int, *, stride: int | None = None) -> Trajectories:
+    def windows(self, length: int, *, stride: int | None = None, rest: bool = False) -> Trajectories:
         """Cut every episode into windows of ``length`` transitions; none crosses an episode's end.
 
         Parameters
@@ -301,24 +321,63 @@ class Trajectories:
             Transitions in a window.
         stride : int, optional
             Steps between the starts of two windows; by default ``length`` (no overlap).
+        rest : bool
+            Keep the end of each episode as a shorter window.
 
         Raises
         ------
         SpecError, DataError
             If the length or stride is below 1, or no episode is long enough.
         """
+        row, first, lengths = self._windows(length, stride, rest=rest)
+        skipped = len(self) - len(row.unique())
+        if skipped:
+            warnings.warn(f"{skipped} episode(s) shorter than {length} steps left out", DataWarning, stacklevel=2)
+        return self._slices(first, lengths, row)
+
+    def histories(self, length: int, *, stride: int | None = None, steps: int | None = None) -> Trajectories:
+        """Return what was recorded before each of :meth:`windows`, its first state or measurement included.
+
+        The history of a window at an episode's beginning has that first measurement and no transition.
+
+        Parameters
+        ----------
+        length, stride
+            Of the windows.
+        steps : int, optional
+            Transitions of a history at most; by default all since the episode's beginning.
+
+        Raises
+        ------
+        SpecError, DataError
+            As for windows, or if ``steps`` is below 0.
+
+        Examples
+        --------
+        >>> from bayeswm.base.schema import Variable
+        >>> schema = Schema(state=[Variable("x")], time_step=1.0)
+        >>> data = Trajectories(schema, state=torch.arange(7.0).view(1, 7, 1))
+        >>> data.histories(2).lengths.tolist(), data.histories(2, steps=1).states()[2, :, 0].tolist()
+        ([0, 2, 4], [3.0, 4.0])
+        """
+        if steps is not None and steps < 0:
+            raise SpecError(f"expected steps >= 0, got {steps}")
+        row, first, _ = self._windows(length, stride)
+        begin = torch.zeros_like(first) if steps is None else (first - steps).clamp(min=0)
+        return self._slices(begin, first - begin, row)
+
+    def _windows(self, length: int, stride: int | None, *, rest: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the row of each window, the step where it begins, and its length."""
         stride = length if stride is None else stride
         if length < 1 or stride < 1:
             raise SpecError(f"expected length >= 1 and stride >= 1, got {length} and {stride}")
-        counts = torch.where(self.lengths < length, 0, (self.lengths - length) // stride + 1)
+        last = self.lengths - 1 if rest else self.lengths - length
+        counts = torch.where(last < 0, 0, last // stride + 1)
         if int(counts.sum()) == 0:
             raise DataError(f"expected an episode of at least {length} steps, the longest has {self.horizon}")
-        if bool((counts == 0).any()):
-            skipped = int((counts == 0).sum())
-            warnings.warn(f"{skipped} episode(s) shorter than {length} steps left out", DataWarning, stacklevel=2)
         row = torch.repeat_interleave(torch.arange(len(self), device=self.device), counts)
         first = (torch.arange(len(row), device=self.device) - (counts.cumsum(0) - counts)[row]) * stride
-        return self._slices(first, torch.full_like(first, length), row)
+        return row, first, (self.lengths[row] - first).clamp(max=length)
 
     def _slices(self, first: Tensor, lengths: Tensor, row: Tensor | None = None) -> Trajectories:
         """Return parts of episodes: steps ``first`` .. ``first + lengths`` of each ``row``."""

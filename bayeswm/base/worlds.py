@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self, override
 
 import torch
@@ -359,6 +359,9 @@ class StructureWorlds(MarkovWorlds):
         Whether these worlds are the posterior.
     noisy : tuple of int, optional
         State columns with process noise; all by default. Columns that :meth:`replace` gives noise are added.
+    law : callable, optional
+        ``law(mean, scale, parameters=, inputs=)`` returns the law of the next state around the structure's mean, with
+        one noise coordinate for each column; Gaussian by default.
     """
 
     def __init__(
@@ -370,8 +373,9 @@ class StructureWorlds(MarkovWorlds):
         log_weight: Tensor | None = None,
         exhaustive: bool,
         noisy: tuple[int, ...] | None = None,
+        law: Callable[..., Law] | None = None,
     ) -> None:
-        self.structure = structure
+        self.structure, self.law = structure, law
         self.schema = schema
         self.parameters = dict(parameters)
         if log_weight is None:
@@ -387,7 +391,7 @@ class StructureWorlds(MarkovWorlds):
     @override
     def transition(
         self, carry: Tensor, action: Tensor, context: Tensor | None = None, *, step: int | Tensor = 0
-    ) -> Gaussian:
+    ) -> Law:
         if context is None:
             context = action.new_empty(*action.shape[:-1], 0)
         own = {k: v for k, v in self.parameters.items() if k != "process_noise"}
@@ -402,6 +406,8 @@ class StructureWorlds(MarkovWorlds):
         noise = self.parameters.get("process_noise")
         if noise is not None:
             scale = noise.view(len(self), *(1,) * (mean.ndim - 2), -1)
+        if self.law is not None:
+            return self.law(mean, scale, parameters=self.parameters, inputs=(carry, action, context))
         return Gaussian(mean, scale, noisy=self.noisy)
 
     @override
@@ -421,5 +427,11 @@ class StructureWorlds(MarkovWorlds):
     @override
     def _with(self, *, parameters: Mapping[str, Tensor], log_weight: Tensor, exhaustive: bool) -> Self:
         return type(self)(
-            self.structure, self.schema, parameters, log_weight=log_weight, exhaustive=exhaustive, noisy=self.noisy
+            self.structure,
+            self.schema,
+            parameters,
+            log_weight=log_weight,
+            exhaustive=exhaustive,
+            noisy=self.noisy,
+            law=self.law,
         )

@@ -38,6 +38,7 @@ def calibration(
     seed: int = 0,
     bootstrap: int = 1000,
     fresh_worlds: bool = False,
+    history: int | None = None,
 ) -> xr.Dataset:
     """Hold a model's forecasts against recorded trajectories.
 
@@ -67,6 +68,9 @@ def calibration(
         Resamples of the cluster bootstrap.
     fresh_worlds : bool
         As in :func:`bayeswm.rollout`.
+    history : int, optional
+        With a hidden state: steps before each window whose measurements the model filters; by default all since the
+        episode's beginning. Forecasts are then of measurements.
 
     Returns
     -------
@@ -119,6 +123,7 @@ def calibration(
         particles=particles,
         seed=seed,
         fresh_worlds=fresh_worlds,
+        history=history,
     )
     return calibration_of_parts(parts, levels=levels, bootstrap=bootstrap, seed=seed)
 

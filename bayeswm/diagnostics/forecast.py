@@ -24,14 +24,16 @@ _PART = 2**26
 class Forecast(NamedTuple):
     """A forecast of some windows, and what came.
 
-    ``predictive`` has batch shape (windows,), ``outcomes`` shape (windows, H, S), with NaN where nothing was recorded;
-    ``worlds`` are those of the forecast, ``windows`` the data. A window's recording is ``windows.episode``.
+    ``predictive`` has batch shape (windows,), ``outcomes`` shape (windows, H, M), with NaN where nothing was recorded:
+    states, or measurements where the state is hidden. ``worlds`` are those of the forecast, ``windows`` the data of the
+    H steps. A window's recording is ``windows.episode``; ``past`` is what came before it, where the state is hidden.
     """
 
     predictive: Predictive
     outcomes: Tensor
     windows: Trajectories
     worlds: Worlds
+    past: Trajectories | None = None
 
 
 def forecast(
@@ -45,10 +47,13 @@ def forecast(
     seed: int | torch.Generator = 0,
     fresh_worlds: bool = False,
     chunk: int | None = None,
+    history: int | None = None,
 ) -> Iterator[Forecast]:
     """Forecast windows of trajectories from their recorded first state, under their recorded actions.
 
-    All windows meet the same worlds. They are rolled out part by part, so that memory stays bounded.
+    Where the model says that the state is hidden, a forecast starts from what all measurements up to its first one
+    tell, and is one of measurements. All windows meet the same worlds. They are rolled out part by part, so that memory
+    stays bounded.
 
     Parameters
     ----------
@@ -70,6 +75,10 @@ def forecast(
         As in :func:`bayeswm.rollout`.
     chunk : int, optional
         Windows in a part; chosen by memory where it is absent. It shapes which random numbers go where.
+    history : int, optional
+        With a hidden state: steps before each forecast whose measurements the model filters; by default all since the
+        episode's beginning. What a model believes of the start of an episode it then believes of the start of that
+        history: for long recordings, where the whole past would cost too much.
 
     Yields
     ------
@@ -97,14 +106,14 @@ def forecast(
     generator = make_generator(seed)
     drawn = model if isinstance(model, Worlds) else model.draw(worlds, generator=generator)
     drawn.schema.check_same(trajectories.schema, who="the model")
-    windows = trajectories.windows(horizon, stride=stride)
-    known = windows.state_mask[:, 0].all(-1)
-    if not bool(known.any()):
-        raise DataError("expected windows that start from a recorded state, all miss some of it; fill in the states")
-    if not bool(known.all()):
-        missed = int((~known).sum())
-        warnings.warn(f"{missed} window(s) left out: their first state was not recorded", DataWarning, stacklevel=2)
-        windows = windows[known]
+    if drawn.state_is_measured:
+        windows, past = _from_known_state(trajectories.windows(horizon, stride=stride)), None
+        if history:
+            raise SpecError("expected no history=, since this model's state is measured: the first tells all")
+    else:
+        trajectories.measured_as(drawn.schema)  # data that do not fit are refused before anything runs
+        windows = trajectories.windows(horizon, stride=stride)
+        past = trajectories.histories(horizon, stride=stride, steps=history)
     if particles is None:
         particles = max(20, -(-100 // len(drawn)))
     if chunk is None:
@@ -112,25 +121,42 @@ def forecast(
         chunk = max(1, _PART // (3 * bits // 8 * len(drawn) * particles * horizon * max(drawn.schema.state.size, 1)))
     elif chunk < 1:
         raise SpecError(f"expected chunk >= 1, got {chunk}")
-    parts = [windows[at : at + chunk] for at in range(0, len(windows), chunk)]
+    parts = [slice(at, at + chunk) for at in range(0, len(windows), chunk)]
 
-    def run(part: Trajectories) -> Forecast:
+    def run(rows: slice) -> Forecast:
+        part, before = windows[rows], None if past is None else past[rows]
         predictive = rollout(
             drawn,
-            part.states()[:, 0],
+            part.states()[:, 0] if before is None else before,
             part.action,
             particles=particles,
             generator=generator,
             context=part.step_context() if part.schema.context.size else None,
             fresh_worlds=fresh_worlds,
+            of="state" if before is None else "measurement",
         )
-        outcomes = part.states()[:, 1:].to(drawn.device, drawn.dtype)
-        return Forecast(predictive, outcomes, part, drawn)
+        recorded = part.states() if before is None else part.measured_as(drawn.schema)
+        return Forecast(predictive, recorded[:, 1:].to(drawn.device, drawn.dtype), part, drawn, before)
 
     def evaluate() -> Iterator[Forecast]:
-        for part in parts:
+        for rows in parts:
             with torch.no_grad():
-                made = run(part)
+                made = run(rows)
             yield made
 
     return evaluate()
+
+
+def _from_known_state(windows: Trajectories) -> Trajectories:
+    """Leave out windows that do not start from a recorded state."""
+    known = windows.state_mask[:, 0].all(-1)
+    if not bool(known.any()):
+        raise DataError(
+            "expected windows that start from a recorded state, all miss some of it; fill in the states, or use a "
+            "model with sensor noise"
+        )
+    if not bool(known.all()):
+        missed = int((~known).sum())
+        warnings.warn(f"{missed} window(s) left out: their first state was not recorded", DataWarning, stacklevel=3)
+        return windows[known]
+    return windows

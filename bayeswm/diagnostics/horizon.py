@@ -11,6 +11,7 @@ from torch import Tensor
 from bayeswm.base.errors import DataError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import Predictive
+from bayeswm.base.random import make_generator, standard_normal
 from bayeswm.base.rollout import rollout
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
@@ -29,12 +30,13 @@ def errors(
     seed: int = 0,
     bootstrap: int = 1000,
     fresh_worlds: bool = False,
+    history: int | None = None,
 ) -> xr.Dataset:
     """Measure how the error of the predictive mean grows along the horizon.
 
     Parameters
     ----------
-    model, trajectories, horizon, stride, worlds, particles, seed, bootstrap, fresh_worlds
+    model, trajectories, horizon, stride, worlds, particles, seed, bootstrap, fresh_worlds, history
         As in :func:`bayeswm.diagnostics.calibration`.
 
     Returns
@@ -46,7 +48,8 @@ def errors(
         * ``r2``: 1 - mse / variance of the recorded change since the start of the window; 1 is best, 0 is no better
           than the mean change;
         * ``correlation``: between predicted and recorded change since the start: whether long forecasts still follow;
-        * ``one_step_mse``, ``one_step_rmse``: of forecasts of the same outcomes from the recorded state before each;
+        * ``one_step_mse``, ``one_step_rmse``: of forecasts of the same outcomes from the recorded state before each,
+          or from all measurements up to it where the state is hidden;
         * each with ``_se``, ``_lower`` and ``_upper`` (95 %) from the cluster bootstrap over recordings.
 
         Changes, not states, because angles live on a lift of their own in each trajectory.
@@ -80,6 +83,7 @@ def errors(
         particles=particles,
         seed=seed,
         fresh_worlds=fresh_worlds,
+        history=history,
     )
     return errors_of_parts(parts, bootstrap=bootstrap, seed=seed)
 
@@ -98,7 +102,8 @@ def errors_of_parts(parts: Iterable[Forecast], *, bootstrap: int = 1000, seed: i
     predicted, recorded, single, cluster = [], [], [], []
     last: Predictive | None = None
     for part in parts:
-        start = part.windows.states()[:, :1].to(part.outcomes)
+        recorded_states = part.windows.states() if part.past is None else part.windows.measured_as(part.worlds.schema)
+        start = recorded_states[:, :1].to(part.outcomes)
         predicted.append(part.predictive.mean - start)
         recorded.append(part.outcomes - start)
         single.append(one_step_means(part) - start)
@@ -127,7 +132,7 @@ def errors_of_parts(parts: Iterable[Forecast], *, bootstrap: int = 1000, seed: i
 def one_step_means(part: Forecast) -> Tensor:
     """Return the predicted mean of each outcome from the recorded state before it, shape (windows, H, S).
 
-    NaN where that state was not recorded.
+    NaN where that state was not recorded. Where the state is hidden, from all measurements up to that step.
 
     Examples
     --------
@@ -138,6 +143,8 @@ def one_step_means(part: Forecast) -> Tensor:
     torch.Size([9, 5, 2])
     """
     windows = part.windows
+    if part.past is not None:
+        return _filtered_means(part, part.past)
     before = windows.states()[:, :-1]
     known = ~before.isnan().any(-1, keepdim=True)
     # the law of one step needs no noise before it: one particle tells everything, and what it draws is not used
@@ -150,6 +157,27 @@ def one_step_means(part: Forecast) -> Tensor:
         context=windows.step_context()[:, :, None] if windows.schema.context.size else None,
     )
     return torch.where(known.to(made.mean.device), made.mean[:, :, 0], float("nan"))
+
+
+def _filtered_means(part: Forecast, past: Trajectories) -> Tensor:
+    """Return the mean of each measurement given those before it, shape (windows, H, M)."""
+    worlds, windows = part.worlds, part.windows
+    measured, action, context = (
+        v.to(worlds.device, worlds.dtype)
+        for v in (windows.measured_as(worlds.schema), windows.action, windows.step_context())
+    )
+    # pairs of opposite noise: exact where noise and sensors are linear, as they are in most systems
+    shape = (len(worlds), 10, len(windows), worlds.noise_size)
+    half = standard_normal(shape, make_generator(0), dtype=worlds.dtype, device=worlds.device)
+    noise = torch.cat((half, -half), 1)
+    with torch.no_grad():
+        carry, means = worlds.start(past, context[:, 0]), list[Tensor]()
+        for t in range(windows.horizon):
+            law = worlds.transition(carry, action[:, t], context[:, t], step=t)
+            means.append(worlds.measurement(law.push(noise)).mean.mean(1))
+            seen = ~measured[:, t + 1].isnan()
+            carry, _ = worlds.filter(carry, action[:, t], context[:, t], measured[:, t + 1], seen, step=t)
+    return (worlds.weight.to(measured).view(-1, 1, 1, 1) * torch.stack(means, -2)).sum(0)
 
 
 def _moments(predicted: Tensor, recorded: Tensor) -> Tensor:

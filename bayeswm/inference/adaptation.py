@@ -47,8 +47,9 @@ class Target:
             value = self.log_density(x)
             (gradient,) = torch.autograd.grad(value.sum(), x)
         value = value.detach()
-        finite = value.isfinite() & gradient.isfinite().all(-1)
-        if not bool(finite.all()):
+        # one number tells that all are finite, which is the rule
+        if not math.isfinite(float(value.sum() + gradient.sum())):
+            finite = value.isfinite() & gradient.isfinite().all(-1)
             value = torch.where(finite, value, float("-inf"))
             gradient = torch.where(finite[:, None], gradient, 0.0)
         return value, gradient @ self.factor if self.dense else gradient * self.factor

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Transform, biject_to
+from torch.distributions.transforms import _InverseTransform
 
 from bayeswm.base.errors import SpecError
 from bayeswm.base.random import global_rng, spawn_seeds
@@ -70,6 +71,11 @@ class Unconstrained:
         self.labels = tuple(labels)
         self.size = len(labels)
 
+    @property
+    def slices(self) -> dict[str, slice]:
+        """Where each parameter stands in the flat vector."""
+        return dict(self._slices)
+
     def constrain(self, flat: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """Return the parameters at flat vectors, and the log volume change.
 
@@ -126,6 +132,8 @@ def _prepared[Kept](given: Kept) -> Kept:
     for name, value in vars(given).items():
         if isinstance(value, Tensor) and value.is_floating_point():
             made.__dict__[name] = value.detach().double()
+        elif name == "_inv" and not isinstance(given, _InverseTransform):
+            made.__dict__[name] = None  # the inverse of a transform that was used, which points back at it
         elif isinstance(value, Distribution | Transform):
             made.__dict__[name] = _prepared(value)
         elif name in ("transforms", "parts") and isinstance(value, list):

@@ -93,7 +93,7 @@ def ess_mean(draws: Tensor, *, split: bool = True) -> Tensor:
     draws : Tensor, shape (chains, draws, D)
         At least 4 draws a chain.
     split : bool
-        Cut each chain in two, so that a drift counts against it.
+        Cut each chain in two, so that a drift counts against it. Parts of fewer than 3 draws say nothing: NaN.
 
     Examples
     --------
@@ -109,6 +109,9 @@ def ess_mean(draws: Tensor, *, split: bool = True) -> Tensor:
     rho = 1 - (within - covariance.mean(0)) / total
     rho[0] = 1.0
     # the last lags rest on a few products: they end the sum at the latest
+    if n < 3:
+        # halves of two draws have no lag to sum
+        return torch.full_like(total, float("nan"))
     even, odd = rho[0 : n - 2 : 2], rho[1 : n - 1 : 2]
     pairs = even[: len(odd)] + odd
     kept = (pairs > 0).cumprod(0).bool()

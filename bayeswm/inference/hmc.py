@@ -15,6 +15,7 @@ from tqdm.auto import tqdm
 from bayeswm.base.errors import FitError, FitWarning, SpecError
 from bayeswm.base.random import standard_normal, uniform
 from bayeswm.inference.adaptation import LogDensity, StepSize, Target, TrajectoryLength, halton
+from bayeswm.inference.climb import climb
 from bayeswm.inference.draws import Draws
 from bayeswm.inference.joint import Inference, Inferred, Joint
 from bayeswm.inference.tempering import temper
@@ -26,6 +27,8 @@ _LONGEST = (5.0, 12.0, math.inf, math.inf)
 _DIVERGENT = 1000.0
 # trajectories that refresh resampled points, and their longest length
 _MOVES, _MOVE_LENGTH = 6, 3.0
+# how far a chain may climb from its start, for each root of D
+_REACH = 20.0
 
 
 class _State(NamedTuple):
@@ -54,7 +57,7 @@ class HMC(Inference):
     target_acceptance : float
         Mean probability of acceptance that the step size aims at.
     climb_steps : int
-        Batched Adam steps before the first iteration.
+        Batched L-BFGS steps before the first iteration at most.
     max_steps : int
         Leapfrog steps of an iteration at most.
     dense_limit : int
@@ -214,33 +217,21 @@ class _Run:
             raise FitError(self._no_start(start))
         rows = finite.nonzero()[:, 0]
         z = start[rows[torch.arange(self.settings.chains) % len(rows)]]
-        # the second half of the climb profits from the coordinates that the first half found
-        for steps in (self.settings.climb_steps // 2, self.settings.climb_steps - self.settings.climb_steps // 2):
-            z = self._climb(z, steps)
-            value, gradient = self.target(z)
-            if self.target.dense:
-                x = self.target.position(z)
-                self.target.follow_curvature(z[value.argmax()])
-                z = self.target.coordinates(x)
-        lost = value < value.max() - (20 + z.shape[1])
+        size = z.shape[1]
+        # lower than that is another mode of no weight, or lost
+        worth = 20.0 + size
+        steps, reach = self.settings.climb_steps, _REACH * math.sqrt(size)
+        z, value = climb(self.target, z, steps=steps, reach=reach, worth=worth)
+        if self.target.dense:
+            x = self.target.position(z)
+            self.target.follow_curvature(z[value.argmax()])
+            z = self.target.coordinates(x)
+        lost = value < value.max() - worth
         if bool(lost.any()):
             kept = (~lost).nonzero()[:, 0]
             z[lost] = z[kept[torch.arange(int(lost.sum())) % len(kept)]]
         value, gradient = self.target(z)
         return _State(z, value, gradient)
-
-    def _climb(self, z: Tensor, steps: int) -> Tensor:
-        best, highest = z, torch.full((len(z),), -torch.inf, dtype=torch.float64)
-        first, second = torch.zeros_like(z), torch.zeros_like(z)
-        for i in range(1, steps + 1):
-            value, gradient = self.target(z)
-            better = value > highest
-            best, highest = torch.where(better[:, None], z, best), torch.where(better, value, highest)
-            first = 0.9 * first + 0.1 * gradient
-            second = 0.99 * second + 0.01 * gradient.square()
-            rate = 0.15 * (1 + math.cos(math.pi * i / (steps + 1)))
-            z = z + rate * (first / (1 - 0.9**i)) / ((second / (1 - 0.99**i)).sqrt() + 1e-12)
-        return best
 
     def adapt(self, state: _State, bar: tqdm) -> tuple[_State, float, float]:
         """Warm up; return where the chains are, the step size and the trajectory length."""

@@ -35,6 +35,9 @@ class Joint:
         standard deviation, both of shape (W, n, S). Linear algebra that uses it is exact where the mean is linear.
     target : Tensor, shape (terms, S), optional
         What ``predict`` is compared with.
+    noise : mapping of str to tuple of (int, float), optional
+        For parameters that are the standard deviation of one column of ``target``: that column, and what is added to
+        the parameter there.
     layers : mapping of str to tuple of (int, int), optional
         For parameters that are the flat weights of a network: inputs and outputs of each of its layers.
 
@@ -64,11 +67,13 @@ class Joint:
         terms: int,
         predict: Callable[[Values, Tensor | None], tuple[Tensor, Tensor]] | None = None,
         target: Tensor | None = None,
+        noise: Mapping[str, tuple[int, float]] | None = None,
         layers: Mapping[str, tuple[tuple[int, int], ...]] | None = None,
     ) -> None:
         self.flat = Unconstrained(laws)
         self.log_likelihood, self.terms = log_likelihood, terms
-        self.predict, self.target, self.layers = predict, target, dict(layers or {})
+        self.predict, self.target = predict, target
+        self.noise, self.layers = dict(noise or {}), dict(layers or {})
 
     @property
     def laws(self) -> dict[str, Distribution]:

@@ -120,7 +120,7 @@ def _new_rows(joint: Joint, since: int, x: Tensor) -> Tensor:
     rows = torch.arange(since, joint.terms)
     size = max(_BLOCK // max(len(rows), 1), 1)
     each = [joint.log_likelihood(joint.values(part), rows).sum(-1) for part in x.split(size)]
-    return torch.cat(each).nan_to_num(nan=-torch.inf)
+    return torch.cat(each).nan_to_num(nan=-torch.inf, neginf=-torch.inf)
 
 
 def _tempered(joint: Joint, since: int, power: float) -> Callable[[Tensor], Tensor]:

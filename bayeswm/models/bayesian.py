@@ -3,75 +3,58 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self, override
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, HalfNormal, constraints
+from torch.distributions import Distribution, Normal
 
-from bayeswm.base.errors import DataWarning, SpecError, UnknownVariableError
-from bayeswm.base.laws import Gaussian
+from bayeswm.base.errors import SpecError, UnknownVariableError
 from bayeswm.base.model import DynamicsModel
-from bayeswm.base.priors import decode, encode
-from bayeswm.base.random import make_generator, permutation, systematic
+from bayeswm.base.priors import decode, encode, positive
+from bayeswm.base.random import make_generator, permutation
 from bayeswm.base.saving import plain
 from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Structure
-from bayeswm.base.trajectories import Trajectories, Transitions
-from bayeswm.base.worlds import StructureWorlds
-from bayeswm.inference.constraints import Unconstrained
-from bayeswm.inference.convergence import ess_bulk, r_hat
+from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.worlds import Worlds
+from bayeswm.inference.filtering import Filter
 from bayeswm.inference.hmc import HMC
-from bayeswm.inference.importance import smooth_weights
-
-NoiseLaw = float | Distribution
-_NOISE = "process_noise"
-
-# the noise never falls below this share of the data's own steps: where they are noise-free the density has no bound
-_NOISE_FLOOR = 1e-5
-# numbers in one block where many draws meet many rows
-_BLOCK = 2**22
+from bayeswm.inference.joint import Inference, Inferred
+from bayeswm.inference.likelihoods import GaussianLikelihood, Likelihood
+from bayeswm.models.sensing import Sensing
+from bayeswm.models.specification import NoiseLaw, Specification, schema_of, specify
 
 
 @dataclass(frozen=True)
 class PosteriorDiagnostics:
-    """Whether a drawn posterior can be trusted.
+    """Whether a posterior held as draws can be trusted.
 
     Attributes
     ----------
     r_hat, ess_bulk : mapping of str to Tensor
-        Split rank-normalised R-hat and effective draws of each parameter, in the parameter's shape.
+        Split rank-normalised R-hat and effective draws of each inferred parameter, in the parameter's shape.
     divergences : int
-        Divergent steps after the warm-up.
-    acceptance : float
-        Mean probability of acceptance.
-    step_size, trajectory_length : float
-        What the sampler settled on, in its own coordinates.
-    evaluations : int
-        Batched gradients, warm-up included.
-    weight_size, pareto_k : float or None
-        Effective number of weighted draws and tail shape of the weights, once the model has been conditioned.
+        Divergent steps of a sampler after its warm-up.
+    statistics : mapping of str to float
+        Figures of the way of inference: a sampler's ``step_size``, ``acceptance``, ...; ``log_evidence`` of those that
+        know it; after ``condition`` by tempering the number of ``stages``, the smallest effective sample size as a
+        share of the draws (``weight_share``) and the largest ``pareto_k``.
     """
 
     r_hat: Mapping[str, Tensor]
     ess_bulk: Mapping[str, Tensor]
     divergences: int
-    acceptance: float
-    step_size: float
-    trajectory_length: float
-    evaluations: int
-    weight_size: float | None = None
-    pareto_k: float | None = None
+    statistics: Mapping[str, float]
 
 
 class BayesianDynamics(DynamicsModel):
     """A structure with a posterior over its parameters: each world is one posterior draw.
 
-    Parameters of the structure that are laws have these as priors; the others are known. The likelihood is Gaussian,
-    one step ahead, with independent noise on each column of the state. The noise's standard deviation of a column has
+    Parameters of the structure that are laws have these as priors; the others are known. The likelihood is that of one
+    step, with independent noise on each column of the state. The noise's standard deviation of a column has
     by default the prior 1e-5 s + HalfNormal(s), where s is the root mean square change of that column in one step of
     the training data (1 where it never changes): noise as large as the motion itself is about the largest that is
     believed, and where data are free of noise it stays above 0.
@@ -79,19 +62,33 @@ class BayesianDynamics(DynamicsModel):
     Parameters
     ----------
     structure : Structure
-        With a schema, and at least one parameter that is a law.
-    inference : HMC, optional
-        The sampler; ``HMC()`` by default.
+        With at least one parameter that is a law. One without a schema takes the variables of the data.
+    inference : Inference, optional
+        From the joint density to the posterior; ``HMC()`` by default.
     noise : float, Distribution, or mapping of str to float or Distribution, optional
         Standard deviation of the process noise in the variables' units, known (a number above 0) or with a prior of
         your own, for all columns of the state or by column; columns that are not named keep the default prior. A
         structure that predicts its noise itself keeps doing so unless this is given.
+    likelihood : Likelihood, optional
+        How the next state scatters around the structure's mean; ``GaussianLikelihood()`` by default.
+    window : int, optional
+        Steps over which the likelihood runs; by default one, or with sensors the whole episode. Without sensors,
+        states are forecast over a window from its first one and scored without correction, so that errors of the mean
+        add up as they do in use: more robust than one step where the structure is not the whole truth.
+    sensor_noise : float, Distribution, or mapping of str to float or Distribution, optional
+        Standard deviation of the sensors' noise, known or with a law: recorded values are then measurements, and the
+        state is hidden, inferred along each window. By name, columns that are left out are not measured at all.
+        Process noise may then be 0.
+    belief : mapping of str to Normal, optional
+        With sensors: what is known of the state at the start of a window, by column. Needed for columns that are not
+        measured; the others start at their first measurement.
+    filtering : Unscented, LinearGaussian or ParticleFilter, optional
+        With sensors: how beliefs are moved; exact for a linear structure, unscented for others.
 
     Raises
     ------
     SpecError, UnknownVariableError
-        If the structure has no schema, nothing is uncertain, a law of a positive parameter reaches below 0, or the
-        noise makes no sense.
+        If nothing is uncertain, a law of a positive parameter reaches below 0, or the noise makes no sense.
 
     Examples
     --------
@@ -112,26 +109,34 @@ class BayesianDynamics(DynamicsModel):
         self,
         *,
         structure: Structure,
-        inference: HMC | None = None,
+        inference: Inference | None = None,
         noise: NoiseLaw | Mapping[str, NoiseLaw] | None = None,
+        likelihood: Likelihood | None = None,
+        window: int | None = None,
+        sensor_noise: NoiseLaw | Mapping[str, NoiseLaw] | None = None,
+        belief: Mapping[str, Normal] | None = None,
+        filtering: Filter | None = None,
     ) -> None:
-        schema = _schema(structure)
         self.structure = structure
         self.inference = HMC() if inference is None else inference
+        self.likelihood = GaussianLikelihood() if likelihood is None else likelihood
         self.noise = dict(noise) if isinstance(noise, Mapping) else noise
-        parameters = structure.parameters()
-        if not any(p.uncertain for p in parameters.values()):
-            raise SpecError(
-                f"expected at least one parameter of {structure.name} to be a law, got none among "
-                f"({', '.join(parameters)}); give one a torch.distributions law, or use KnownDynamics"
-            )
-        for name, p in parameters.items():
-            if p.positive and isinstance(p.value, Distribution) and not _positive(p.value):
-                raise SpecError(f"{name}: expected a law of numbers > 0, got {type(p.value).__name__}; try LogNormal")
-        self._named_noise(schema)
-        self._posterior: dict[str, Tensor] = {}
-        self._log_weight = torch.zeros(0, dtype=torch.float64)
-        self._sampler: dict[str, Any] = {}
+        self.window, self.belief, self.filtering = window, belief, filtering
+        self.sensor_noise = dict(sensor_noise) if isinstance(sensor_noise, Mapping) else sensor_noise
+        if window is not None and (isinstance(window, bool) or not isinstance(window, int) or window < 1):
+            raise SpecError(f"expected window >= 1 in steps, got {window!r}")
+        if sensor_noise is None and (belief is not None or filtering is not None):
+            raise SpecError("expected belief= and filtering= together with sensor_noise=, got them alone")
+        several = sensor_noise is not None or window not in (None, 1)
+        if several and not isinstance(self.likelihood, GaussianLikelihood):
+            raise SpecError(f"expected a Gaussian likelihood over windows, got {type(self.likelihood).__name__}")
+        if structure.schema is not None:
+            _check(structure)
+            self._read(structure)
+        self._seed = 0
+        self._data: Trajectories | None = None
+        self._specification: Specification | None = None
+        self._inferred: Inferred | None = None
         self._diagnostics: PosteriorDiagnostics | None = None
 
     # --- what was learned -----------------------------------------------------------------------------------------
@@ -139,32 +144,42 @@ class BayesianDynamics(DynamicsModel):
     @property
     @override
     def schema(self) -> Schema:
-        return _schema(self.structure)
+        return schema_of(self.structure) if self._specification is None else self._specification.schema
+
+    @property
+    def _fitted(self) -> tuple[Specification, Inferred, Trajectories]:
+        if self._specification is None or self._inferred is None or self._data is None:
+            raise SpecError("expected a fitted model: call .fit(trajectories, seed=0) first")
+        return self._specification, self._inferred, self._data
 
     @property
     def posterior(self) -> dict[str, Tensor]:
-        """Draws of each uncertain parameter (chains, draws, ...), and of ``process_noise`` (chains, draws, S)."""
-        self._need_fit()
-        return dict(self._posterior)
+        """Draws of what was inferred, by name.
+
+        Each uncertain parameter (chains, draws, ...), one value an episode of those that differ between episodes, with
+        ``<name>.location`` and ``<name>.scale`` of their population; ``process_noise`` (chains, draws, S) and
+        ``sensor_noise`` (chains, draws, M) where they were not known.
+        """
+        specification, inferred, _ = self._fitted
+        given = specification.named({k: v.flatten(0, 1) for k, v in inferred.values.items()})
+        chains, draws = next(iter(inferred.values.values())).shape[:2]
+        return {k: v.unflatten(0, (chains, draws)) for k, v in given.items()}
 
     @property
     def diagnostics(self) -> PosteriorDiagnostics:
-        """R-hat, effective sample sizes, divergences and the sampler's own figures."""
-        self._need_fit()
+        """R-hat, effective sample sizes, divergences and the figures of the way of inference."""
+        _, inferred, _ = self._fitted
         if self._diagnostics is None:
-            flat = {k: v.flatten(2) if v.ndim > 2 else v[..., None] for k, v in self._posterior.items()}
-            self._diagnostics = PosteriorDiagnostics(
-                {k: r_hat(v).view(self._posterior[k].shape[2:]) for k, v in flat.items()},
-                {k: ess_bulk(v).view(self._posterior[k].shape[2:]) for k, v in flat.items()},
-                **self._sampler,
-            )
+            named = Inferred(self.posterior)
+            divergences = int(inferred.statistics.get("divergences", 0))
+            self._diagnostics = PosteriorDiagnostics(named.r_hat, named.ess_bulk, divergences, inferred.statistics)
         return self._diagnostics
 
     # --- learning -------------------------------------------------------------------------------------------------
 
     @override
     def fit(self, trajectories: Trajectories, *, seed: int | None = None, progress: bool = True) -> Self:
-        """Draw the posterior of the parameters given all steps of the trajectories.
+        """Infer the parameters given all steps of the trajectories.
 
         Parameters
         ----------
@@ -194,95 +209,57 @@ class BayesianDynamics(DynamicsModel):
             raise SpecError("expected seed= (an integer), got none; the same seed gives the same model")
         with torch.inference_mode(False), torch.no_grad():
             structure = self.structure.bind(trajectories.schema)
-            data = _rows(trajectories)
-            laws = {k: p.value for k, p in structure.parameters().items() if isinstance(p.value, Distribution)}
-            noise = self._noise(structure, data)
-            laws |= {f"{_NOISE}.{k}": v[0] for k, v in noise.items() if isinstance(v[0], Distribution)}
-            flat = Unconstrained(laws)
-
-            def log_density(x: Tensor) -> Tensor:
-                values, log_det = flat.constrain(x)
-                return (
-                    flat.log_prior(values)
-                    + log_det
-                    + _log_likelihood(structure, _gather(values, noise, batch=log_det.shape), data)
-                )
-
-            generator = make_generator(seed)
-            start = flat.sample(4 * self.inference.chains, generator)
-            drawn = self.inference.sample(
-                log_density, start, generator=generator, labels=flat.labels, progress=progress
+            if structure is not self.structure:
+                _check(structure)
+            data = trajectories.to(torch.device("cpu")).to(torch.float64)
+            noise, sensor_noise, sensing = self._read(structure)
+            specification = specify(
+                structure,
+                data,
+                noise=noise,
+                sensor_noise=sensor_noise,
+                likelihood=self.likelihood,
+                sensing=sensing,
+                window=self.window,
             )
-            self.structure = structure
-            values, log_det = flat.constrain(drawn.positions)
-            self._posterior = _gather(values, noise, batch=log_det.shape)
-        self._log_weight = torch.zeros(drawn.log_density.numel(), dtype=torch.float64)
-        self._sampler = {
-            "divergences": drawn.divergences,
-            "acceptance": float(drawn.acceptance.mean()),
-            "step_size": drawn.step_size,
-            "trajectory_length": drawn.trajectory_length,
-            "evaluations": drawn.evaluations,
-        }
-        self._diagnostics = None
+            joint = specification.joint(data)
+            inferred = self.inference.infer(joint, generator=make_generator(seed), progress=progress)
+        self.structure, self._seed, self._data = structure, seed, data
+        self._specification, self._inferred, self._diagnostics = specification, inferred, None
         return self
 
-    def _named_noise(self, schema: Schema) -> dict[str, NoiseLaw]:
-        """Return what the caller said of the noise, by column."""
+    def _read(self, structure: Structure) -> tuple[dict[str, NoiseLaw], dict[str, NoiseLaw], Sensing | None]:
+        """Return what was said of the process noise and of the sensors, by column, checked against the variables."""
+        schema = schema_of(structure)
         if not schema.state.flat:
-            raise SpecError("expected real variables and angles in the state: the likelihood is Gaussian by column")
-        columns = schema.state.columns
-        if self.noise is None:
-            return {}
-        given = self.noise if isinstance(self.noise, Mapping) else dict.fromkeys(columns, self.noise)
-        for name, value in given.items():
-            if name not in columns:
-                raise UnknownVariableError.of(name, columns)
-            right = _positive(value) if isinstance(value, Distribution) else 0 < float(value) < float("inf")
-            if not right or (isinstance(value, Distribution) and value.batch_shape + value.event_shape):
-                raise SpecError(f"noise of {name}: expected a number > 0 or a law of one such number, got {value!r}")
-        return dict(given)
-
-    def _noise(self, structure: Structure, data: Transitions) -> dict[str, tuple[NoiseLaw, float]]:
-        """Return the law or value of each column's noise and what is added to it; nothing if the structure has it."""
-        schema = _schema(structure)
-        named = self._named_noise(schema)
-        if self.noise is None and _own_noise(structure, data):
-            return {}
-        size = (data.next_state - data.state).square().mean(0).sqrt().tolist()
-        found: dict[str, tuple[NoiseLaw, float]] = {}
-        for name, s in zip(schema.state.columns, size, strict=True):
-            if name in named:
-                found[name] = (named[name], 0.0)
-                continue
-            if s == 0:
-                warnings.warn(f"{name} never changes: its noise has the prior of scale 1", DataWarning, stacklevel=3)
-            s = s or 1.0
-            found[name] = (HalfNormal(torch.tensor(s, dtype=torch.float64)), _NOISE_FLOOR * s)
-        return found
-
-    # --- answers --------------------------------------------------------------------------------------------------
+            raise SpecError("expected real variables and angles in the state: the likelihood is one of columns")
+        noise = by_column("noise", self.noise, schema.state.columns, least=None if self.sensor_noise is None else 0.0)
+        if self.sensor_noise is None:
+            return noise, {}, None
+        sensors = by_column("sensor_noise", self.sensor_noise, schema.measured.columns)
+        scales = {k: float(v.mean) if isinstance(v, Distribution) else float(v) for k, v in sensors.items()}
+        return noise, sensors, Sensing.of(structure, scales, belief=self.belief, filtering=self.filtering)
 
     @override
-    def draw(self, worlds: int, *, generator: torch.Generator | None = None) -> StructureWorlds:
-        """Return posterior draws picked at random: each at most once while there are enough and none has a weight."""
-        self._need_fit()
+    def draw(self, worlds: int, *, generator: torch.Generator | None = None) -> Worlds:
+        """Return posterior draws picked at random: each at most once while there are enough."""
+        specification, inferred, _ = self._fitted
         if worlds < 1:
             raise SpecError(f"expected worlds >= 1, got {worlds}")
         if generator is None:
             raise SpecError("expected generator=torch.Generator, since worlds are drawn from the posterior, got none")
-        order = permutation(len(self._log_weight), generator, device="cpu")
-        picked = order[systematic(self._log_weight[order], worlds, generator)]
-        chosen = {k: v.flatten(0, 1)[picked] for k, v in self._posterior.items()}
-        return StructureWorlds(self.structure, self.schema, _complete(self.structure, chosen), exhaustive=False)
+        count = inferred.draws
+        rounds = [permutation(count, generator, device="cpu") for _ in range(-(-worlds // count))]
+        picked = torch.cat(rounds)[:worlds]
+        return specification.worlds({k: v.flatten(0, 1)[picked] for k, v in inferred.values.items()})
 
     @override
     def condition(self, trajectories: Trajectories, *, in_training: bool = False) -> DynamicsModel:
-        """Return a new model whose posterior is given new trajectories too: the same draws, reweighted.
+        """Return a new model whose posterior is given new trajectories too.
 
-        The draws get Pareto-smoothed importance weights; none is moved, so this serves small additions only. What the
-        weights are worth is in ``diagnostics`` (``weight_size``, ``pareto_k``). ``posterior`` and its R-hat stay those
-        of the draws before weighting; :meth:`draw` follows the weights.
+        What the way of inference does: those in closed form are exact, Markov chains take the new data in by tempered
+        importance resampling and rejuvenation (see :func:`bayeswm.inference.temper`), the others infer afresh from all
+        data. Scales of noise and inputs stay those of the first training data.
 
         Parameters
         ----------
@@ -296,44 +273,49 @@ class BayesianDynamics(DynamicsModel):
         DataError, SpecError
             For data that do not fit.
         FitError
-            If the weights are worth less than a tenth of the draws, or Pareto k is above 0.7: fit again on all data.
+            If the draws cannot take the new data in: fit again on all of them.
         """
-        self._need_fit()
+        specification, inferred, data = self._fitted
         if in_training:
             return self
         self.structure.bind(trajectories.schema)
-        data = _rows(trajectories)
-        flat = {k: v.flatten(0, 1) for k, v in self._posterior.items()}
-        size = max(_BLOCK // data.state.numel(), 1)
-        with torch.no_grad():
-            blocks = [
-                _log_likelihood(self.structure, {k: v[i : i + size] for k, v in flat.items()}, data)
-                for i in range(0, len(self._log_weight), size)
-            ]
-        weights = smooth_weights(self._log_weight + torch.cat(blocks))
         new = copy.copy(self)
-        new._log_weight = weights.log_weight
-        new._sampler = {**self._sampler, "weight_size": weights.size, "pareto_k": weights.pareto_k}
-        new._diagnostics = None
+        with torch.inference_mode(False), torch.no_grad():
+            more = trajectories.to(torch.device("cpu")).to(torch.float64)
+            both, generator = Trajectories.concatenate([data, more]), make_generator(self._seed + 1)
+            if specification.levels:  # new episodes have parameters of their own
+                specification = replace(specification, episodes=tuple(both.episode.unique().tolist()))
+                new._specification = specification
+                new._inferred = self.inference.infer(specification.joint(both), generator=generator)
+            else:
+                joint, since = specification.joint(both), specification.joint(data).terms
+                new._inferred = self.inference.update(joint, since, inferred, generator=generator)
+        new._data, new._seed, new._diagnostics = both, self._seed + 1, None
         return new
-
-    def _need_fit(self) -> None:
-        if not self._posterior:
-            raise SpecError("expected a fitted model: call .fit(trajectories, seed=0) first")
 
     # --- files ----------------------------------------------------------------------------------------------------
 
     @override
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        self._need_fit()
-        noise = {k: encode(v) for k, v in self.noise.items()} if isinstance(self.noise, Mapping) else encode(self.noise)
+        specification, inferred, data = self._fitted
         config = {
-            "inference": asdict(self.inference),
-            "noise": {"by_name": isinstance(self.noise, Mapping), "value": noise},
-            "sampler": self._sampler,
+            "inference": {"name": type(self.inference).__name__, "config": self.inference.config()},
+            "likelihood": {"name": type(self.likelihood).__name__, "config": self.likelihood.config()},
+            "noise": _encoded(self.noise),
+            "sensor_noise": _encoded(self.sensor_noise),
+            "window": self.window,
+            "sensing": None if specification.sensing is None else specification.sensing.config(),
+            "columns": {k: [encode(law), floor] for k, (law, floor) in specification.noise.items()},
+            "added": {k: encode(law) for k, law in specification.added.items()},
+            "episodes": list(specification.episodes),
+            "statistics": dict(inferred.statistics),
+            "schema": data.schema.to_dict(),
+            "seed": self._seed,
         }
-        tensors = {f"posterior.{k}": v for k, v in self._posterior.items()}
-        return plain(config), tensors | {"log_weight": self._log_weight}
+        tensors = {f"value.{k}": v for k, v in inferred.values.items()}
+        tensors |= {f"stat.{k}": v for k, v in inferred.sample_stats.items()}
+        tensors |= {f"known.{k}": v for k, v in specification.known.items()}
+        return plain(config), tensors | {f"data.{k}": v for k, v in data.arrays().items() if v is not None}
 
     @classmethod
     @override
@@ -342,72 +324,71 @@ class BayesianDynamics(DynamicsModel):
     ) -> BayesianDynamics:
         if structure is None:
             raise SpecError("expected a structure in the file, got none")
-        saved = config["noise"]
-        noise = {k: decode(v) for k, v in saved["value"].items()} if saved["by_name"] else decode(saved["value"])
-        model = cls(structure=structure, inference=HMC(**config["inference"]), noise=noise)
-        groups = {k.removeprefix("posterior."): v.clone() for k, v in tensors.items() if k.startswith("posterior.")}
-        model._posterior, model._log_weight = groups, tensors["log_weight"].clone()
-        model._sampler = dict(config["sampler"])
+        way, scatter = config["inference"], config["likelihood"]
+        inference = Inference.registry[way["name"]].from_config(way["config"])
+        likelihood = Likelihood.registry[scatter["name"]].from_config(scatter["config"])
+        model = cls(structure=structure, inference=inference, noise=_decoded(config["noise"]), likelihood=likelihood)
+        model.sensor_noise, model.window = _decoded(config["sensor_noise"]), config["window"]
+        sensing = None if config["sensing"] is None else Sensing.from_config(structure, config["sensing"])
+        if sensing is not None:
+            model.belief, model.filtering = sensing.named_belief(), sensing.method
+
+        def group(name: str) -> dict[str, Tensor]:
+            return {k.removeprefix(f"{name}."): v.clone() for k, v in tensors.items() if k.startswith(f"{name}.")}
+
+        model._data = Trajectories(Schema.from_dict(config["schema"]), **group("data"), allow_missing=True)
+        model._specification = Specification(
+            structure,
+            likelihood,
+            {k: (decode(law), float(floor)) for k, (law, floor) in config["columns"].items()},
+            {k: (v, 0.0) for k, v in model._read(structure)[1].items()} if sensing is not None else {},
+            group("known"),
+            tuple(config["episodes"]),
+            {k: decode(v) for k, v in config["added"].items()},
+            sensing,
+            config["window"],
+        )
+        model._inferred = Inferred(group("value"), group("stat"), dict(config["statistics"]))
+        model._seed = int(config["seed"])
         return model
 
 
-def _schema(structure: Structure) -> Schema:
-    if structure.schema is None:
-        raise SpecError(f"expected a structure with a schema, got {structure.name}, which learns its variables")
-    return structure.schema
+def _check(structure: Structure) -> None:
+    """Refuse a structure without laws, or with a law that leaves what a parameter may be."""
+    parameters = structure.parameters()
+    if not any(p.uncertain for p in parameters.values()):
+        raise SpecError(
+            f"expected at least one parameter of {structure.name} to be a law, got none among "
+            f"({', '.join(parameters)}); give one a torch.distributions law, or use KnownDynamics"
+        )
+    structure.check_parameters()
 
 
-def _rows(trajectories: Trajectories) -> Transitions:
-    return Transitions(
-        *(v.double() if v.is_floating_point() else v for v in trajectories.to(torch.device("cpu")).transitions())
-    )
+def by_column(
+    what: str, given: NoiseLaw | Mapping[str, NoiseLaw] | None, columns: tuple[str, ...], *, least: float | None = None
+) -> dict[str, NoiseLaw]:
+    """Return what the caller said of the noise, by column; a known one is above 0, or at least ``least``."""
+    if given is None:
+        return {}
+    named = given if isinstance(given, Mapping) else dict.fromkeys(columns, given)
+    for name, value in named.items():
+        if name not in columns:
+            raise UnknownVariableError.of(name, columns)
+        if isinstance(value, Distribution):
+            right = positive(value) and not value.batch_shape + value.event_shape
+        else:
+            right = (float(value) > 0 if least is None else least <= float(value)) and float(value) < float("inf")
+        if not right:
+            raise SpecError(f"{what} of {name}: expected a number > 0 or a law of one such number, got {value!r}")
+    return dict(named)
 
 
-def _positive(law: Distribution) -> bool:
-    support = law.support
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    lower = getattr(support, "lower_bound", None)
-    return lower is not None and bool((torch.as_tensor(lower) >= 0).all())
+def _encoded(noise: NoiseLaw | Mapping[str, NoiseLaw] | None) -> dict[str, Any]:
+    if isinstance(noise, Mapping):
+        return {"by_name": True, "value": {k: encode(v) for k, v in noise.items()}}
+    return {"by_name": False, "value": encode(noise)}
 
 
-def _gather(
-    values: Mapping[str, Tensor], noise: Mapping[str, tuple[NoiseLaw, float]], *, batch: torch.Size
-) -> dict[str, Tensor]:
-    """Return the structure's parameters, with the columns' noise as one more of shape (*batch, S)."""
-    found = {k: v for k, v in values.items() if not k.startswith(f"{_NOISE}.")}
-    columns = [
-        values[f"{_NOISE}.{name}"] + floor if isinstance(law, Distribution) else torch.tensor(law, dtype=torch.float64)
-        for name, (law, floor) in noise.items()
-    ]
-    if columns:
-        found[_NOISE] = torch.stack([c.expand(batch) for c in columns], -1)
-    return found
-
-
-def _complete(structure: Structure, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the uncertain parameters (W, ...) with the known ones beside them."""
-    count = len(next(iter(values.values())))
-    known: dict[str, Tensor] = {}
-    for name, p in structure.parameters().items():
-        if not isinstance(p.value, Distribution):
-            value = torch.as_tensor(p.value, dtype=torch.float64)
-            known[name] = value.expand(count, *value.shape)
-    return {**known, **values}
-
-
-def _log_likelihood(structure: Structure, values: Mapping[str, Tensor], data: Transitions) -> Tensor:
-    """Return the log density of all next states given their steps, shape (W,), for parameters (W, ...)."""
-    parameters = _complete(structure, values)
-    noise = parameters.pop(_NOISE, None)
-    mean, scale = structure.batched(parameters, data.state[None, None], data.action, data.context, data.step)
-    if noise is not None:
-        scale = noise[:, None, None]
-    return Gaussian(mean, scale).log_prob(data.next_state).sum((1, 2))
-
-
-def _own_noise(structure: Structure, data: Transitions) -> bool:
-    """Whether the structure predicts its noise itself."""
-    parameters: dict[str, Tensor] = structure.initial(1, make_generator(0), torch.float64)
-    state, action, context = (v[:1] for v in data[:3])
-    return structure.batched(parameters, state[None, None], action, context, 0)[1] is not None
+def _decoded(saved: Mapping[str, Any]) -> Any:
+    value = saved["value"]
+    return {k: decode(v) for k, v in value.items()} if saved["by_name"] else decode(value)

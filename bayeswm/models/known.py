@@ -7,6 +7,7 @@ from typing import Any, Self, override
 
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
 from bayeswm.base.errors import SpecError, UnknownVariableError
 from bayeswm.base.model import DynamicsModel
@@ -15,6 +16,9 @@ from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Structure
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import StructureWorlds
+from bayeswm.inference.filtering import Filter
+from bayeswm.models.sensed_worlds import SensedWorlds
+from bayeswm.models.sensing import Sensing, SensorNoise
 
 NoiseScale = float | Sequence[float] | Mapping[str, float] | Tensor
 
@@ -31,13 +35,22 @@ class KnownDynamics(DynamicsModel):
     noise : float, sequence of float, or mapping of str to float, optional
         Standard deviation of the process noise, for all columns of the state, for each, or by name (0 elsewhere), in
         the variables' units; 0 is no noise. By default the structure's own, or none where it says nothing.
+    sensor_noise : float, sequence of float, or mapping of str to float, optional
+        Standard deviation of the sensors' noise: recorded values are then measurements, and the state is hidden. For
+        all columns, for each, or by name, where columns that are not named are not measured at all. By default the
+        state is measured as it is.
+    belief : mapping of str to Normal, optional
+        With sensor noise: what is known of the state at the start of an episode, by column. Needed for columns that are
+        not measured; the others start at their first measurement.
+    filtering : Unscented, LinearGaussian or ParticleFilter, optional
+        With sensor noise: how beliefs are moved; exact for a linear structure, unscented for others.
     dtype : torch.dtype
         Number format.
 
     Raises
     ------
     SpecError, UnknownVariableError
-        If the structure has no schema, or the noise does not fit it.
+        If the structure has no schema, or the noise or belief does not fit it.
 
     Examples
     --------
@@ -45,20 +58,43 @@ class KnownDynamics(DynamicsModel):
     >>> truth = KnownDynamics(structure=Pendulum.gymnasium(), noise={"velocity": 0.05})
     >>> truth.draw(1).noise_size
     1
+
+    An encoder reports the angle to 0.01 rad; the velocity is not measured.
+
+    >>> from torch.distributions import Normal
+    >>> seen = KnownDynamics(
+    ...     structure=Pendulum(), noise=0.01, sensor_noise={"angle": 0.01}, belief={"velocity": Normal(0.0, 3.0)}
+    ... )
+    >>> seen.predictive(torch.zeros(2), torch.zeros(1), of="measurement", generator=torch.Generator()).variables.names
+    ('angle',)
     """
 
     def __init__(
-        self, *, structure: Structure, noise: NoiseScale | None = None, dtype: torch.dtype = torch.float64
+        self,
+        *,
+        structure: Structure,
+        noise: NoiseScale | None = None,
+        sensor_noise: SensorNoise | None = None,
+        belief: Mapping[str, Normal] | None = None,
+        filtering: Filter | None = None,
+        dtype: torch.dtype = torch.float64,
     ) -> None:
         if structure.schema is None:
             raise SpecError(f"expected a structure with a schema, got {structure.name}, which learns its variables")
         self.structure = structure
         self.dtype = dtype
         self.noise = None if noise is None else _scales(noise, structure.schema)
+        self.sensing: Sensing | None = None
+        if sensor_noise is not None:
+            self.sensing = Sensing.of(structure, sensor_noise, belief=belief, filtering=filtering)
+        elif belief is not None or filtering is not None:
+            raise SpecError("expected belief= and filtering= together with sensor_noise=, got them alone")
 
     @property
     @override
     def schema(self) -> Schema:
+        if self.sensing is not None:
+            return self.sensing.schema
         schema = self.structure.schema
         if schema is None:  # the constructor makes sure that it is there
             raise SpecError("expected a structure with a schema")
@@ -75,12 +111,16 @@ class KnownDynamics(DynamicsModel):
         self.structure.bind(trajectories.schema)
         return self
 
-    def draw(self, worlds: int, *, generator: torch.Generator | None = None) -> StructureWorlds:
+    def draw(self, worlds: int, *, generator: torch.Generator | None = None) -> StructureWorlds | SensedWorlds:
         """Return the system, or that many systems drawn from the laws of its parameters."""
+        dynamics = self._dynamics(worlds, generator)
+        return dynamics if self.sensing is None else self.sensing.worlds(dynamics)
+
+    def _dynamics(self, worlds: int, generator: torch.Generator | None) -> StructureWorlds:
         if worlds < 1:
             raise SpecError(f"expected worlds >= 1, got {worlds}")
         count = worlds if self.uncertain else 1
-        parameters = self.structure.initial(count, generator, self.dtype)
+        parameters = self.structure.sample(count, generator, self.dtype)
         noise = self.noise
         if noise is None:
             if self._structure_has_noise(parameters):
@@ -117,7 +157,8 @@ class KnownDynamics(DynamicsModel):
     @override
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         noise = None if self.noise is None else list(self.noise)
-        return plain({"noise": noise, "dtype": str(self.dtype).removeprefix("torch.")}), {}
+        sensing = None if self.sensing is None else self.sensing.config()
+        return plain({"noise": noise, "sensing": sensing, "dtype": str(self.dtype).removeprefix("torch.")}), {}
 
     @classmethod
     @override
@@ -129,7 +170,10 @@ class KnownDynamics(DynamicsModel):
         dtype = getattr(torch, config["dtype"], None)
         if not isinstance(dtype, torch.dtype):
             raise SpecError(f"expected the name of a number format, got {config['dtype']!r}")
-        return cls(structure=structure, noise=config["noise"], dtype=dtype)
+        model = cls(structure=structure, noise=config["noise"], dtype=dtype)
+        if config.get("sensing") is not None:
+            model.sensing = Sensing.from_config(structure, config["sensing"])
+        return model
 
 
 def _scales(noise: NoiseScale, schema: Schema) -> tuple[float, ...]:

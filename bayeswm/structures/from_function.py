@@ -42,12 +42,22 @@ class FromFunction(Structure):
 
     Examples
     --------
+    A spring that is known roughly, with laws, units and a constraint:
+
     >>> import torch
+    >>> from torch.distributions import HalfNormal, LogNormal
     >>> from bayeswm.base.schema import Variable
-    >>> schema = Schema(state=[Variable("x", unit="m")], action=[Variable("v", unit="m/s")], time_step=0.1)
-    >>> drift = FromFunction(lambda x, u: x + 0.1 * u, schema=schema, name="drift")
-    >>> drift.transition({}, torch.zeros(1), torch.ones(1), torch.zeros(0), 0)[0]
-    tensor([0.1000])
+    >>> from bayeswm.structures import RK4
+    >>> def spring(x, u, c, p):
+    ...     force = u[..., 0] - p["stiffness"] * x[..., 0] - p["damping"] * x[..., 1]
+    ...     return torch.stack((x[..., 1], force / p["mass"]), -1)
+    >>> state = [Variable("x", unit="m"), Variable("v", unit="m/s")]
+    >>> schema = Schema(state=state, action=[Variable("u", unit="N")], time_step=0.1)
+    >>> stiffness = Parameter(LogNormal(0.7, 0.3), unit="N/m", positive=True)
+    >>> parameters = {"stiffness": stiffness, "damping": HalfNormal(0.1), "mass": 1.0}
+    >>> structure = FromFunction(spring, schema=schema, parameters=parameters, integrator=RK4())
+    >>> [name for name, parameter in structure.parameters().items() if parameter.uncertain]
+    ['stiffness', 'damping']
     """
 
     def __init__(

@@ -15,7 +15,7 @@ from bayeswm.structures.integrators import Integrator, decode, encode
 Value = float | Tensor | Distribution
 
 
-def described(values: Mapping[str, Value], integrator: Integrator, **rest: float | None) -> dict[str, Any]:
+def described(values: Mapping[str, Value], integrator: Integrator, **rest: Any) -> dict[str, Any]:
     """Return parameters, integrator and further constructor arguments as plain values for JSON.
 
     Examples

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import Any, Self, override
 
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
 from bayeswm.base.errors import DataWarning, SpecError
 from bayeswm.base.kinds import Angle
@@ -16,7 +18,7 @@ from bayeswm.base.random import standard_normal
 from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Parameter, Parameters, Structure
 from bayeswm.base.trajectories import Transitions
-from bayeswm.structures.networks import Sizes, Workspace, evaluate, parameter_count, run, run_back
+from bayeswm.structures.networks import Sizes, Workspace, evaluate, run, run_back
 
 # bounds of the noise variance, in units of the variance of the change of state
 _LOWEST, _HIGHEST = math.exp(-14.0), math.exp(3.0)
@@ -36,11 +38,15 @@ class MLP(Structure):
         Units of each hidden layer.
     schema : Schema, optional
         Variables; those of the training data by default (see :meth:`bind`).
+    prior_scale : float
+        Scale of the network's prior, for Bayesian inference: weights N(0, prior_scale^2 / inputs of their layer),
+        biases N(0, prior_scale^2) (Neal 1996, chapter 2: functions then vary alike whatever the width). With 1,
+        changes and log variances before data are of the order of the changes seen. Gradient training does not use it.
 
     Raises
     ------
     SpecError
-        If a layer has no unit, or a state variable is neither real nor an angle.
+        If a layer has no unit, a state variable is neither real nor an angle, or the prior's scale is not positive.
 
     Examples
     --------
@@ -50,13 +56,17 @@ class MLP(Structure):
     (4, 32, 32, 4)
     """
 
-    def __init__(self, *, hidden: Sequence[int] = (200, 200), schema: Schema | None = None) -> None:
+    def __init__(
+        self, *, hidden: Sequence[int] = (200, 200), schema: Schema | None = None, prior_scale: float = 1.0
+    ) -> None:
         self.hidden = tuple(int(h) for h in hidden)
         if not self.hidden or min(self.hidden) < 1:
             raise SpecError(f"expected hidden layers of at least 1 unit, got {tuple(hidden)}")
         if schema is not None and not schema.state.flat:
             raise SpecError("expected state variables of kind real or angle; this network cannot predict other kinds")
-        self._schema = schema
+        if not 0 < prior_scale < math.inf:
+            raise SpecError(f"expected prior_scale > 0, got {prior_scale}")
+        self._schema, self.prior_scale = schema, float(prior_scale)
 
     @property
     @override
@@ -65,7 +75,9 @@ class MLP(Structure):
 
     @override
     def bind(self, schema: Schema) -> Structure:
-        return super().bind(schema) if self._schema is not None else MLP(hidden=self.hidden, schema=schema)
+        if self._schema is not None:
+            return super().bind(schema)
+        return MLP(hidden=self.hidden, schema=schema, prior_scale=self.prior_scale)
 
     @property
     def _bound(self) -> Schema:
@@ -85,19 +97,32 @@ class MLP(Structure):
         features, *_, outputs = self.sizes
         changes = outputs // 2
         return {
-            "network": Parameter(torch.zeros(parameter_count(self.sizes))),
+            "network": Parameter(self._prior()),
             "input_mean": Parameter(torch.zeros(features), trained=False),
             "input_scale": Parameter(torch.ones(features), positive=True, trained=False),
             "change_mean": Parameter(torch.zeros(changes), trained=False),
             "change_scale": Parameter(torch.ones(changes), positive=True, trained=False),
         }
 
+    def _prior(self) -> Normal:
+        sizes = tuple(itertools.pairwise(self.sizes))
+        layers = [
+            torch.cat((torch.full((i * o,), i**-0.5, dtype=torch.float64), torch.ones(o, dtype=torch.float64)))
+            for i, o in sizes
+        ]
+        scale = self.prior_scale * torch.cat(layers)
+        return Normal(torch.zeros_like(scale), scale)
+
     @override
     def initial(self, worlds: int, generator: torch.Generator | None, dtype: torch.dtype) -> dict[str, Tensor]:
-        """Return random networks: weights N(0, 1 / inputs), truncated by nothing, last layer ten times smaller."""
+        """Return networks to begin a training with, which are not draws from the prior (see :meth:`sample`).
+
+        Weights N(0, 1 / inputs), truncated by nothing, biases 0, last layer ten times smaller.
+        """
         if generator is None:
             raise SpecError("expected generator=torch.Generator to draw initial networks, got none")
-        out = super().initial(worlds, generator, dtype)
+        scales = {k: p.value for k, p in self.parameters().items() if isinstance(p.value, Tensor)}
+        out = {k: v.to(dtype).expand(worlds, *v.shape).clone() for k, v in scales.items()}
         rows = []
         for i, o in zip(self.sizes[:-1], self.sizes[1:], strict=True):
             last = len(rows) == 2 * len(self.hidden)
@@ -108,6 +133,10 @@ class MLP(Structure):
             ]
         out["network"] = torch.cat(rows, 1)
         return out
+
+    @override
+    def layers(self) -> dict[str, tuple[tuple[int, int], ...]]:
+        return {"network": tuple(itertools.pairwise(self.sizes))}
 
     def features(self, state: Tensor, action: Tensor, context: Tensor) -> Tensor:
         """Return the network's inputs before they are standardised, shape (..., features)."""
@@ -132,7 +161,7 @@ class MLP(Structure):
             return parameters[name][:, None]
 
         x = self.features(state, action, context)
-        shape = x.shape[:-1]
+        shape = (len(parameters["network"]), *x.shape[1:-1])  # states may be shared by all worlds
         x = (x.reshape(len(x), -1, x.shape[-1]) - wide("input_mean")) / wide("input_scale")
         out = evaluate(parameters["network"], x, self.sizes)
         mean, raw = out.chunk(2, -1)
@@ -186,13 +215,14 @@ class MLP(Structure):
 
     @override
     def config(self) -> dict[str, Any]:
-        return {"hidden": list(self.hidden), "schema": None if self._schema is None else self._schema.to_dict()}
+        schema = None if self._schema is None else self._schema.to_dict()
+        return {"hidden": list(self.hidden), "schema": schema, "prior_scale": self.prior_scale}
 
     @classmethod
     @override
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         schema = None if config["schema"] is None else Schema.from_dict(config["schema"])
-        return cls(hidden=config["hidden"], schema=schema)
+        return cls(hidden=config["hidden"], schema=schema, prior_scale=config.get("prior_scale", 1.0))
 
 
 class MLPObjective:

@@ -58,7 +58,7 @@ class Case:
 
     def _take_inputs(self) -> None:
         worlds, g = self.worlds, self.generator(1)
-        if self.trajectories.state is not None:
+        if worlds.state_is_measured or self._has_complete_step():
             found = self.trajectories.transitions()
             rows = permutation(len(found.state), g, device="cpu")
             rows = rows[torch.arange(ROWS) % len(rows)].to(found.state.device)
@@ -77,6 +77,13 @@ class Case:
         self.states, self.context = (v.to(worlds.device, worlds.dtype) for v in (states, context))
         self.plan = actions[rows].to(worlds.device, worlds.dtype).view(ROWS, HORIZON, -1)
         self.actions = self.plan[:, 0]
+
+    def _has_complete_step(self) -> bool:
+        """Whether the states of some step were recorded in full: sensors may have reported some columns only."""
+        if self.trajectories.state is None:
+            return False
+        known = self.trajectories.state_mask.all(-1)
+        return bool((known[:, :-1] & known[:, 1:] & self.trajectories.step_mask).any())
 
     @property
     def draws(self) -> int:

@@ -154,9 +154,12 @@ def smoothed_noise_replays(case: Case) -> Iterator[Breach]:
 
 
 def history_leads_to_state(case: Case) -> Iterator[Breach]:
-    """``history=`` of an exactly observed Markov system is its last state."""
-    if not isinstance(case.worlds, MarkovWorlds) or case.trajectories.state is None:
-        raise NotApplicable("the state alone does not tell what comes, or was not recorded")
+    """``history=`` of an exactly observed Markov system is its last state; of a hidden state, what ``filter`` says."""
+    if not isinstance(case.worlds, MarkovWorlds):
+        yield from _history_is_filtered(case)
+        return
+    if case.trajectories.state is None:
+        raise NotApplicable("the state was not recorded")
     case.need_nothing_hidden()
     rows = torch.arange(len(case.trajectories))
     known = ~case.trajectories.states()[rows, case.trajectories.lengths].isnan().any(-1)
@@ -175,3 +178,25 @@ def history_leads_to_state(case: Case) -> Iterator[Breach]:
     by_history, by_state = ask(None, history), ask(last, None)
     promise = "predictive(history=...) equals predictive(last state of it)"
     yield from case.compare(by_history, by_state, promise, cause="the history is cut or read in another order")
+
+
+def _history_is_filtered(case: Case) -> Iterator[Breach]:
+    """The start from a history is that from a shorter one, filtered on what came next."""
+    worlds = case.worlds
+    every = case.trajectories.histories(1, stride=1)
+    measured = every.measured_as(worlds.schema)
+    # all of one length, so that whatever a filter draws is drawn alike
+    at = (every.lengths == 2).nonzero().flatten()
+    at = at[~measured[at, :3].isnan().flatten(1).any(-1)][:ROWS] if every.horizon > 1 else at
+    if not len(at):
+        raise NotApplicable("no episode was recorded without gaps for two steps and more")
+    before, after, seen = every[at - 1], every[at], measured[at, 2].to(worlds.device, worlds.dtype)
+    action, context = (v[:, 1].to(worlds.device, worlds.dtype) for v in (after.action, after.step_context()))
+    carry, log_prob = worlds.filter(worlds.start(before), action, context, seen, step=1)
+    expected, got = worlds.state(carry), worlds.state(worlds.start(after))
+    cause = "the history is cut or read in another order, or start and filter update differently"
+    if not bool(log_prob.isfinite().all()):
+        promise = "filter finds a density for what was recorded"
+        yield Breach(promise, "finite log densities", f"{float(log_prob.min()):.4g}", cause)
+    promise = "the start from a history equals filtering on from a shorter one"
+    yield from case.compare(got.expand_as(expected), expected, promise, cause=cause, slack=100)

@@ -9,7 +9,7 @@ from typing import Any
 
 from bayeswm.base.errors import CheckpointError, SpecError
 from bayeswm.base.model import DynamicsModel
-from bayeswm.base.saving import load
+from bayeswm.base.saving import load, parts
 from bayeswm.base.structure import Structure
 from bayeswm.testing.case import WORLDS, Case, identical
 from bayeswm.testing.report import Breach, NotApplicable
@@ -60,7 +60,11 @@ def _own_classes(model: DynamicsModel) -> dict[str, Any]:
     if type(model).__name__ not in DynamicsModel.registry:
         own["models"] = [type(model)]
     structure = getattr(model, "structure", None)
-    if isinstance(structure, Structure) and structure.name not in Structure.registry:
-        described = type(structure).config is not Structure.config and structure.name == type(structure).__name__
-        own["structures"] = [type(structure) if described else structure]
+    if isinstance(structure, Structure):
+        foreign = [part for part in parts(structure) if part.name not in Structure.registry]
+        own["structures"] = [type(part) if _described(part) else part for part in foreign]
     return own
+
+
+def _described(structure: Structure) -> bool:
+    return type(structure).config is not Structure.config and structure.name == type(structure).__name__

@@ -537,3 +537,50 @@ def test_hidden_modes_meet_fresh_worlds_with_their_modes() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert bool(r.variance.isfinite().all())
+
+
+def test_a_rollout_of_measurements() -> None:
+    """Same states, with what the sensors add; exact where nothing but the sensors is random."""
+    worlds = bwm.KnownDynamics(
+        structure=bwm.structures.Pendulum(),
+        noise=0.1,
+        sensor_noise={"angle": 0.5},
+        belief={"velocity": torch.distributions.Normal(0.0, 1.0)},
+    ).draw(1)
+    start, plan = torch.zeros(3, 2), torch.ones(3, 4, 1)
+    states = bwm.rollout(worlds, start, plan, particles=6, generator=torch.Generator().manual_seed(0))
+    seen = bwm.rollout(worlds, start, plan, particles=6, generator=torch.Generator().manual_seed(0), of="measurement")
+    assert seen.variables.names == ("angle",)
+    assert seen.particles.shape == (1, 6, 3, 4, 1)
+    assert seen.initial is not None
+    assert seen.initial.shape[-1] == 1
+    kernels = torch.stack([law.mean for law in seen.laws], -2)
+    assert torch.equal(kernels[..., 0], states.particles[..., 0])
+    assert seen.sample(5, generator=torch.Generator()).shape == (5, 3, 4, 1)
+    with pytest.raises(bwm.SpecError, match="log_likelihood"):
+        seen.log_prob(torch.zeros(3, 4, 1, dtype=torch.float64))
+    law = bwm.rollout(
+        bwm.KnownDynamics(structure=bwm.structures.Pendulum(), sensor_noise=0.5),
+        start,
+        plan,
+        particles=2,
+        generator=torch.Generator(),
+        of="measurement",
+    )
+    torch.testing.assert_close(law.variance, torch.full((3, 4, 2), 0.25, dtype=torch.float64))
+    empty = bwm.rollout(worlds, start, plan[:, :0], particles=2, of="measurement")
+    assert empty.particles.shape == (1, 2, 3, 0, 1)
+    with pytest.raises(bwm.SpecError, match="of='state' or 'measurement'"):
+        bwm.rollout(worlds, start, plan, of="function")
+    with pytest.raises(bwm.SpecError, match="sensor noise is drawn"):
+        bwm.rollout(worlds, start, plan, particles=1, of="measurement", noise=Noise(step=torch.zeros(1, 1, 3, 4, 2)))
+
+
+def test_measurements_of_a_measured_state_are_the_state() -> None:
+    model = bwm.KnownDynamics(structure=bwm.structures.Pendulum(), noise=0.1)
+    first, second = (
+        bwm.rollout(model, torch.zeros(2), torch.zeros(3, 1), generator=torch.Generator().manual_seed(0), of=of)
+        for of in ("state", "measurement")
+    )
+    assert torch.equal(first.particles, second.particles)
+    assert second.log_prob(second.mean).isfinite()

@@ -16,9 +16,12 @@ from torch import Tensor
 import bayeswm as bwm
 from bayeswm.base import CheckpointError, DynamicsModel, SpecError, Structure, Worlds
 from bayeswm.base import saving as saving_module
-from bayeswm.structures import CartPole, FromFunction, Leapfrog, Pendulum
+from bayeswm.structures import CartPole, FromFunction, Leapfrog, Linear, Pendulum, Residual
 
 MODEL = bwm.KnownDynamics(structure=Pendulum.gymnasium(), noise={"velocity": 0.05})
+EXPONENTIAL = torch.distributions.TransformedDistribution(
+    torch.distributions.Normal(0.0, 1.0), [torch.distributions.ExpTransform()]
+)
 ZERO, ACTION = torch.tensor([0.3, -0.2]), torch.tensor([0.5])
 
 
@@ -228,6 +231,25 @@ def test_wrong_content_is_a_checkpoint_error(saved: Path, change: Callable[[dict
         bwm.load(saved)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda p: p["known"].update(structure="NoSuchStructure"), "NoSuchStructure"),
+        (lambda p: p["known"]["structure_config"].update(values={"mass": {"law": "os.system"}}), "law"),
+        (lambda p: p["learned"]["own"].update(structure=True), "pass it in structures"),
+        (lambda p: p.update(known=["a", "list"]), "does not fit"),
+        (lambda p: p.pop("known"), "does not fit"),
+    ],
+)
+def test_wrong_content_inside_a_structure(tmp_path: Path, change: Callable[[dict[str, Any]], None], words: str) -> None:
+    structure = Residual(Pendulum(), Linear(Pendulum().schema, A=torch.eye(2), B=0.1))
+    bwm.KnownDynamics(structure=structure).save(tmp_path / "m")
+    assert bwm.load(tmp_path / "m").structure.learned.config() == structure.learned.config()
+    rewrite(tmp_path / "m", lambda h: change(h["structure_parts"]))
+    with pytest.raises(CheckpointError, match=words):
+        bwm.load(tmp_path / "m")
+
+
 def folder(path: Path) -> set[str]:
     return {p.name for p in path.iterdir()}
 
@@ -327,7 +349,7 @@ def test_what_cannot_be_described_is_named(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="callback="):
         bwm.KnownDynamics(structure=Odd()).save(tmp_path / "m")
     with pytest.raises(SpecError, match="law of class"):
-        bwm.KnownDynamics(structure=Pendulum(mass=torch.distributions.Weibull(1.0, 1.0))).save(tmp_path / "m")
+        bwm.KnownDynamics(structure=Pendulum(mass=EXPONENTIAL)).save(tmp_path / "m")
     assert folder(tmp_path) == set()
 
 

@@ -95,8 +95,19 @@ def test_values_that_make_no_sense() -> None:
         Pendulum(mass=-1.0)
     with pytest.raises(SpecError, match="gravity finite"):
         Pendulum(gravity=float("nan"))
-    with pytest.raises(SpecError, match="positive law"):
-        Pendulum(mass=torch.distributions.Normal(0.0, 1.0)).initial(50, torch.Generator().manual_seed(0), torch.float64)
+
+
+def test_a_law_reaches_no_further_than_the_constraint() -> None:
+    with pytest.raises(SpecError, match="Pendulum, mass: expected a law of numbers > 0, got Normal; try LogNormal"):
+        Pendulum(mass=torch.distributions.Normal(1.0, 1e-6))
+    Pendulum(mass=torch.distributions.Uniform(0.0, 1.0), gravity=torch.distributions.Normal(9.81, 0.1))
+
+    class Unchecked(Timed):
+        def parameters(self) -> dict[str, Parameter]:
+            return {"level": Parameter(torch.distributions.Normal(0.0, 1.0), positive=True)}
+
+    with pytest.raises(SpecError, match="positive law"):  # where a constructor did not look
+        Unchecked().initial(50, torch.Generator().manual_seed(0), torch.float64)
 
 
 def test_bind_checks_columns_and_time_step() -> None:

@@ -268,3 +268,39 @@ def test_with_schema_keeps_sizes():
 def test_repr_says_what_there_is():
     text = "Trajectories(2 episodes, 5 transitions, state=(episode, step), action=(u), context=(c), 0.1 s, float64)"
     assert repr(numbered([3, 2])) == text
+
+
+def test_histories_end_where_windows_begin() -> None:
+    schema = Schema(state=[Variable("x")], action=[Variable("u")], context=[Variable("c")], reward=False, time_step=1.0)
+    state = torch.arange(24.0).view(2, 12, 1)
+    data = Trajectories(schema, state=state, action=state[:, 1:], context=state[:, 1:], lengths=[11, 7])
+    windows, past = data.windows(3, stride=2), data.histories(3, stride=2)
+    assert past.lengths.tolist() == [0, 2, 4, 6, 8, 0, 2, 4]
+    rows = torch.arange(len(past))
+    assert torch.equal(past.states()[rows, past.lengths], windows.states()[:, 0])
+    assert torch.equal(past.episode, windows.episode)
+    assert torch.equal(past.start + past.lengths, windows.start)
+    short = data.histories(3, stride=2, steps=3)
+    assert short.lengths.tolist() == [0, 2, 3, 3, 3, 0, 2, 3]
+    assert torch.equal(short.action[3], past.action[3, 3:6])
+    assert short[0].horizon == 0
+    with pytest.raises(SpecError, match="steps >= 0"):
+        data.histories(3, steps=-1)
+    with pytest.raises(DataError, match="at least 30"):
+        data.histories(30)
+
+
+def test_measurements_are_found_by_name() -> None:
+    state = [Variable("x"), Variable("v")]
+    plain = Schema(state=state, time_step=1.0)
+    seen = Schema(state=state, observation=[state[1]], time_step=1.0)
+    values = torch.arange(6.0).view(1, 3, 2)
+    data = Trajectories(plain, state=values)
+    assert torch.equal(data.measured_as(plain), values)
+    assert torch.equal(data.measured_as(seen), values[..., 1:])
+    observed = Trajectories(seen, observation=values[..., :1])
+    assert torch.equal(observed.measured_as(seen), values[..., :1])
+    with pytest.raises(SpecError, match=r"measurements of \(x, v\)"):
+        observed.measured_as(plain)
+    with pytest.raises(SpecError, match="time step"):
+        data.measured_as(Schema(state=state, time_step=2.0))

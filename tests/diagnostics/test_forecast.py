@@ -6,6 +6,7 @@ import torch
 import bayeswm as bwm
 from bayeswm.diagnostics import forecast
 from tests.diagnostics.recordings import Linear, linear_system, record
+from tests.models import sensed
 
 
 def test_windows_come_back_in_order_whatever_the_chunk(linear: Linear) -> None:
@@ -74,3 +75,29 @@ def test_data_that_do_not_fit_are_refused_before_anything_runs(linear: Linear) -
         forecast(linear.truth, linear.data, horizon=0)
     with pytest.raises(bwm.SpecError, match="chunk >= 1"):
         forecast(linear.truth, linear.data, horizon=2, chunk=0)
+
+
+def test_a_hidden_state_is_forecast_from_all_that_was_measured_before() -> None:
+    data, model = sensed.record(episodes=3, steps=10), sensed.model()
+    (part,) = forecast(model, data, horizon=4, stride=3)
+    assert part.past is not None
+    assert part.past.lengths.tolist() == [0, 3, 6] * 3
+    assert part.predictive.variables.names == ("x",)
+    assert torch.equal(part.outcomes, data.windows(4, stride=3).states()[:, 1:, :1])
+    # one forecast by hand: the third of the first episode
+    begun = model.draw(1).start(part.past[2])
+    exact = sensed.A @ begun.mean[0, 0, 0] + sensed.B @ data.action[0, 6]
+    error = (part.predictive.variance[2, 0] / 100).sqrt()
+    assert abs(float(part.predictive.mean[2, 0] - exact[0])) < 5 * float(error)
+    (short,) = forecast(model, data, horizon=4, stride=3, history=2)
+    assert short.past is not None
+    assert short.past.lengths.tolist() == [0, 2, 2] * 3
+    several = list(forecast(model, data, horizon=4, stride=3, chunk=2))
+    assert torch.equal(torch.cat([p.outcomes for p in several]), part.outcomes)
+
+
+def test_history_is_for_hidden_states(linear: Linear) -> None:
+    with pytest.raises(bwm.SpecError, match="no history="):
+        forecast(linear.truth, linear.data, horizon=2, history=3)
+    with pytest.raises(bwm.SpecError, match="steps >= 0"):
+        forecast(sensed.model(), sensed.record(), horizon=2, history=-1)

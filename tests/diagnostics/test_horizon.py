@@ -8,6 +8,7 @@ from scipy import stats
 import bayeswm as bwm
 from bayeswm.diagnostics import calibration_of_parts, errors, errors_of_parts, forecast
 from tests.diagnostics.recordings import Linear
+from tests.models import sensed
 
 HORIZON = 6
 
@@ -79,3 +80,20 @@ def test_a_variable_that_never_changes_has_no_r2() -> None:
 def test_no_forecast_is_an_error() -> None:
     with pytest.raises(bwm.DataError, match="at least one forecast"):
         errors_of_parts([])
+
+
+def test_one_step_errors_of_a_hidden_state_are_those_of_the_filter() -> None:
+    """The squared innovation has the exact variance C P C' + r^2; the free run is worse, from its second step on."""
+    data, model = sensed.record(episodes=400, steps=12, seed=3), sensed.model()
+    found = errors(model, data, horizon=6).sel(variable="x")
+    worlds = model.draw(1)
+    carry, expected = worlds.start(data.histories(6)[1::2]), []
+    later = data.windows(6)[1::2]
+    for t in range(6):
+        law = worlds.transition(carry, later.action[:, t])
+        expected.append(float(law.variance[0, 0, 0, 0]) + sensed.SENSOR**2)
+        carry, _ = worlds.filter(carry, later.action[:, t], None, later.states()[:, t + 1, :1], step=t)
+    # windows from the beginning know less: look at the last steps, where the filter has settled
+    z = (found.one_step_mse.values[3:] - torch.tensor(expected[3:]).numpy()) / found.one_step_mse_se.values[3:]
+    assert abs(z).max() < 5
+    assert bool((found.mse[2:] > found.one_step_mse[2:]).all())

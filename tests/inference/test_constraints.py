@@ -81,6 +81,18 @@ def test_the_laws_and_the_global_random_state_are_left_alone() -> None:
         law.log_prob(torch.tensor(-1.0))
 
 
+def test_laws_that_have_been_used_serve_as_well() -> None:
+    # a transform remembers its inverse from then on, which remembers the transform
+    law = d.LogNormal(0.0, 0.5)
+    kept = law.transforms[0].inv
+    law.log_prob(torch.tensor(2.0))
+    flat = Unconstrained({"m": law, "n": d.TransformedDistribution(d.Uniform(1.0, 2.0), kept)})
+    again = Unconstrained(flat.laws)
+    x = again.sample(3, make_generator(0))
+    assert torch.equal(x, flat.sample(3, make_generator(0)))
+    assert again.laws["n"].transforms[0].inv is not None
+
+
 def test_laws_without_a_smooth_map_are_refused() -> None:
     with pytest.raises(SpecError, match="count: expected a law on a continuous support, got Poisson"):
         Unconstrained({"count": d.Poisson(3.0)})

@@ -139,6 +139,13 @@ def test_too_few_draws_are_reported() -> None:
         SHORT.sample(normal, starts(4, 3), generator=make_generator(0))
 
 
+def test_the_fewest_draws_are_kept_and_say_nothing_of_themselves() -> None:
+    with pytest.warns(FitWarning, match="smallest nan"):
+        drawn = HMC(chains=4, warmup=20, draws=4).sample(normal, starts(4, 3), generator=make_generator(0))
+    assert drawn.positions.shape == (4, 4, 3)
+    assert bool(drawn.ess_bulk.isnan().all())
+
+
 def test_starts_of_no_density_are_left_out() -> None:
     start = torch.tensor([[math.nan], [2.0], [math.inf], [1e200]], dtype=F64)
     drawn = HMC(chains=16).sample(normal, start, generator=make_generator(0))

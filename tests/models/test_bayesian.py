@@ -73,24 +73,23 @@ def test_linear_dynamics_have_their_conjugate_posterior(fitted: bwm.BayesianDyna
 
 
 @pytest.mark.statistical
-def test_a_small_addition_is_reweighted_to_the_conjugate_posterior(fitted: bwm.BayesianDynamics) -> None:
-    new = linear_data(episodes=1, steps=12, seed=1)
-    both = bwm.Trajectories.concatenate([linear_data(), new])
+@pytest.mark.parametrize(("episodes", "steps"), [(1, 12), (4, 50)])
+def test_an_addition_gives_the_conjugate_posterior(fitted: bwm.BayesianDynamics, episodes: int, steps: int) -> None:
+    new = linear_data(episodes=episodes, steps=steps, seed=1)
     model = fitted.condition(new)
-    size, weight = model.diagnostics.weight_size, model._log_weight.exp()
-    assert fitted.diagnostics.weight_size is None
-    assert 0.1 < size / len(weight) < 0.95
-    # autocorrelation leaves fewer independent draws than weights
-    size *= min(1.0, float(min(v.min() for v in fitted.diagnostics.ess_bulk.values())) / len(weight))
-    for i, (mean, factor) in enumerate(conjugate(both)):
-        error = torch.linalg.solve_triangular(
-            factor, (weight @ row(model.posterior, i).flatten(0, 1) - mean)[:, None], upper=False
-        )
-        assert chi_square_p(size * error.square().sum(), 4) > BUDGET
-    picked = model.draw(2000, generator=make_generator(0)).parameters
-    for i, (mean, factor) in enumerate(conjugate(both)):
-        white = torch.linalg.solve_triangular(factor, (row(picked, i) - mean).mT, upper=False)
-        assert float(white.mean(1).abs().max()) < 4.5 * math.sqrt(1 / 2000 + 1 / size)  # p > 1e-5 for 8 means
+    found = model.diagnostics.statistics
+    assert "stages" not in fitted.diagnostics.statistics
+    assert found["stages"] >= (2 if steps == 50 else 1)
+    # the power of a stage leaves half; smoothing the weights' tail moves that a little
+    assert found["weight_share"] > 0.45
+    assert found["pareto_k"] <= 0.7
+    # every stage left at least half of the draws distinct, and moved all of them
+    size = next(iter(model.posterior.values())).shape[1] / 2
+    for i, (mean, factor) in enumerate(conjugate(bwm.Trajectories.concatenate([linear_data(), new]))):
+        draws = row(model.posterior, i)[0]
+        error = torch.linalg.solve_triangular(factor, (draws - mean).mT, upper=False)
+        assert chi_square_p(size * error.mean(1).square().sum(), 4) > BUDGET
+        assert chi_square_p(size * (error @ error.mT / draws.shape[0]).diagonal().sum(), 4 * size) > BUDGET
 
 
 def pendulum(**given: object) -> Pendulum:
@@ -180,7 +179,8 @@ def test_a_structure_keeps_its_own_noise() -> None:
     law = law.transition(law.start(torch.ones(2)), torch.zeros(1, dtype=F64))
     torch.testing.assert_close(law.variance, torch.full((3, 1, 2), 0.01, dtype=F64))
     given = bwm.BayesianDynamics(structure=structure, inference=QUICK, noise=0.4).fit(data, seed=0, progress=False)
-    assert bool((given.posterior["process_noise"] == 0.4).all())
+    assert set(given.posterior) == {"a"}
+    assert bool((given.draw(3, generator=make_generator(0)).parameters["process_noise"] == 0.4).all())
 
 
 @pytest.mark.filterwarnings("ignore::bayeswm.base.errors.FitWarning")  # few draws, enough to see the floor
@@ -253,13 +253,11 @@ def test_diagnostics_have_the_shapes_of_the_parameters(fitted: bwm.BayesianDynam
         assert tuple(found.r_hat[name].shape) == tuple(found.ess_bulk[name].shape) == shape
         assert float(found.r_hat[name].max()) < 1.01
         assert float(found.ess_bulk[name].min()) > 400
-    assert 0.7 < found.acceptance < 0.95
+    assert 0.7 < found.statistics["acceptance"] < 0.95
     assert found.divergences == 0
 
 
-def test_a_large_addition_is_refused(fitted: bwm.BayesianDynamics) -> None:
-    with pytest.raises(bwm.FitError, match=r"fit again on Trajectories\.concatenate"):
-        fitted.condition(linear_data(episodes=4, steps=50, seed=2))
+def test_data_in_training_change_nothing(fitted: bwm.BayesianDynamics) -> None:
     assert fitted.condition(linear_data(), in_training=True) is fitted
 
 
@@ -271,11 +269,12 @@ def test_saved_and_loaded(fitted: bwm.BayesianDynamics, tmp_path: Path) -> None:
         assert isinstance(again, bwm.BayesianDynamics)
         assert again.inference == model.inference
         assert again.noise == model.noise
-        assert torch.equal(again._log_weight, model._log_weight)
         for name, values in model.posterior.items():
             assert torch.equal(again.posterior[name], values)
-        assert again.diagnostics.pareto_k == model.diagnostics.pareto_k
+        assert again.diagnostics.statistics == model.diagnostics.statistics
         assert torch.equal(again.diagnostics.r_hat["A"], model.diagnostics.r_hat["A"])
+        more = linear_data(episodes=1, steps=3, seed=5)
+        assert torch.equal(again.condition(more).posterior["A"], model.condition(more).posterior["A"])
 
 
 @pytest.mark.filterwarnings("ignore::bayeswm.base.errors.FitWarning")
@@ -298,7 +297,7 @@ def test_nothing_uncertain() -> None:
     with pytest.raises(bwm.SpecError, match="at least one parameter of Pendulum to be a law"):
         bwm.BayesianDynamics(structure=Pendulum())
     with pytest.raises(bwm.SpecError, match="a structure with a schema, got MLP"):
-        bwm.BayesianDynamics(structure=MLP())
+        _ = bwm.BayesianDynamics(structure=MLP()).schema
 
 
 def test_a_positive_parameter_with_a_law_that_is_not() -> None:

@@ -3,14 +3,17 @@
 import math
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
-from bayeswm import Schema, Variable
+from bayeswm import KnownDynamics, Schema, Variable
 from bayeswm.base.errors import DataWarning, SpecError
 from bayeswm.base.trajectories import Transitions
 from bayeswm.structures import MLP
 from bayeswm.structures.mlp import nll_gradient_, noise_variance
+from bayeswm.structures.networks import evaluate, layers, parameter_count
+from tests.statistical.checks import BUDGET, mean_p
 
 SCHEMA = Schema(
     state=[Variable("angle", kind="angle"), Variable("speed", bounds=(-8.0, 8.0))],
@@ -208,6 +211,15 @@ def test_each_world_alone_equals_all_at_once(worlds, batch):
             torch.testing.assert_close(all_worlds[w, 0], one, rtol=1e-12, atol=1e-12)
 
 
+def test_states_may_be_shared_by_all_worlds():
+    structure, parameters = network(3)
+    state, action, context = (v[:1] for v in inputs(3, 4))
+    found = structure.batched(parameters, state, action, context, 0)
+    expected = structure.batched(parameters, *(v.expand(3, *v.shape[1:]) for v in (state, action, context)), 0)
+    for a, b in zip(found, expected, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_vmap_over_worlds_equals_the_batched_path():
     structure, parameters = network()
     state, action, context = (v[:, 0] for v in inputs(3, 4))
@@ -267,6 +279,59 @@ def test_mean_stays_inside_the_bounds_of_its_variable_only():
     assert float(angle.abs().max()) > 8.0
 
 
+# --- prior --------------------------------------------------------------------------------------------------------
+
+
+def test_prior_scales_of_weights_and_biases():
+    law = MLP(hidden=(9, 8), schema=SCHEMA, prior_scale=0.5).parameters()["network"].value
+    assert law.batch_shape == (parameter_count((5, 9, 8, 4)),)
+    assert not law.mean.any()
+    for layer, inputs in zip(layers(law.stddev[None], (5, 9, 8, 4)), (5, 9, 8), strict=True):
+        expected = torch.full_like(layer[0], 0.5 / math.sqrt(inputs))
+        expected[-1] = 0.5
+        torch.testing.assert_close(layer[0], expected, rtol=1e-15, atol=0)
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("width", [3, 50])
+@pytest.mark.parametrize("scale", [0.5, 1.0])
+def test_outputs_before_data_have_the_variance_of_the_prior_at_any_width(width, scale):
+    schema = Schema(state=[Variable("x")], action=[Variable("u")], time_step=0.1)
+    structure = MLP(hidden=(width,), schema=schema, prior_scale=scale)
+    drawn = structure.sample(4000, generator(), torch.float64)["network"]
+    x = torch.tensor([0.7, -1.3], dtype=torch.float64)
+    out = evaluate(drawn, x.expand(4000, 1, 2), structure.sizes)[:, 0]
+    # a hidden sum is N(0, s^2 (|x|^2 / 2 + 1)); an output has variance s^2 (E silu^2 + 1), by Gauss-Legendre to 1e-12
+    spread = scale * math.sqrt(float(x.square().sum()) / 2 + 1)
+    z, weight = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(200))
+    density = torch.distributions.Normal(0.0, 1.0).log_prob(10 * z).exp()
+    silu = torch.nn.functional.silu(10 * spread * z).square()
+    expected = scale**2 * (float((10 * weight * density * silu).sum()) + 1)
+    assert mean_p(out, 0.0) > BUDGET
+    assert mean_p(out.square(), expected) > BUDGET
+
+
+def test_a_training_does_not_begin_with_draws_of_the_prior():
+    structure = MLP(hidden=(9, 8), schema=SCHEMA)
+    start = structure.initial(2, generator(), torch.float64)
+    assert all(not layer[:, -1].any() for layer in layers(start["network"], structure.sizes))  # biases
+    worlds = KnownDynamics(structure=structure).draw(2, generator=generator())
+    assert all(layer[:, -1].all() for layer in layers(worlds.parameters["network"], structure.sizes))
+    wide = MLP(hidden=(9, 8), schema=SCHEMA, prior_scale=7.0).initial(2, generator(), torch.float64)
+    assert all(torch.equal(start[k], wide[k]) for k in start)
+
+
+def test_prior_scale_is_kept():
+    structure = MLP(hidden=(4,), prior_scale=0.3)
+    assert structure.bind(SCHEMA).prior_scale == 0.3
+    assert MLP.from_config(structure.config()).prior_scale == 0.3
+    old = {k: v for k, v in structure.config().items() if k != "prior_scale"}
+    assert MLP.from_config(old).prior_scale == 1.0  # files from before there was a prior
+    for wrong in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(SpecError, match="prior_scale > 0"):
+            MLP(prior_scale=wrong)
+
+
 # --- files and specifications -------------------------------------------------------------------------------------
 
 
@@ -306,3 +371,10 @@ def test_state_of_another_kind_is_refused(bind):
 def test_network_without_variables_says_so():
     with pytest.raises(SpecError, match="bound to variables"):
         MLP().parameters()
+
+
+def test_layers_tell_inputs_and_outputs_in_order():
+    structure = MLP(hidden=(9, 8), schema=SCHEMA)
+    assert structure.layers() == {"network": ((5, 9), (9, 8), (8, 4))}
+    count = sum((i + 1) * o for i, o in structure.layers()["network"])
+    assert count == parameter_count(structure.sizes)

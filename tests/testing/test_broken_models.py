@@ -5,12 +5,13 @@ from collections.abc import Mapping
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import LogNormal
+from torch.distributions import LogNormal, Normal
 
 import bayeswm as bwm
 from bayeswm.base.laws import Gaussian
 from bayeswm.base.random import make_generator
 from bayeswm.base.worlds import StructureWorlds
+from bayeswm.models.sensed_worlds import SensedWorlds
 from bayeswm.structures import FromFunction, Pendulum
 from bayeswm.testing import ContractError, check_model
 
@@ -78,7 +79,10 @@ def recordings(schema: bwm.Schema) -> bwm.Trajectories:
     g = make_generator(7)
     state = torch.randn(3, 9, schema.state.size, generator=g, dtype=torch.float64)
     action = torch.randn(3, 8, schema.action.size, generator=g, dtype=torch.float64)
-    return bwm.Trajectories(schema, state=state.cumsum(1) * 0.2, action=action)
+    state = state.cumsum(1) * 0.2
+    columns = [schema.state.column(name) for name in schema.measured.columns]
+    seen = None if schema.observation is None else state[..., columns]
+    return bwm.Trajectories(schema, state=state, action=action, observation=seen)
 
 
 def refusal(model: bwm.DynamicsModel, **breaches: str) -> None:
@@ -555,3 +559,40 @@ def test_error_inside_is_a_breach():
             raise ZeroDivisionError("half done")
 
     refusal(with_worlds(Raising), filter_follows_measurements="ZeroDivisionError: half done")
+
+
+def seen_through_sensors(worlds: type[SensedWorlds]) -> bwm.DynamicsModel:
+    """A pendulum whose angle is measured, with worlds of a class that breaks a promise."""
+
+    class Faulty(bwm.KnownDynamics):
+        def draw(self, count, *, generator=None):
+            right = super().draw(count, generator=generator)
+            assert isinstance(right, SensedWorlds)
+            return worlds(
+                right.dynamics,
+                schema=right.schema,
+                sensor_noise=right.parameters["sensor_noise"],
+                belief=right.belief,
+                method=right.method,
+            )
+
+    return Faulty(structure=Pendulum(), noise=0.05, sensor_noise={"angle": 0.05}, belief={"velocity": Normal(0.0, 1.0)})
+
+
+def test_history_whose_last_measurement_is_forgotten():
+    class Forgetful(SensedWorlds):
+        def start(self, belief, context=None, noise=None):
+            if isinstance(belief, bwm.Trajectories) and belief.horizon > 1:
+                belief = belief.windows(belief.horizon - 1, stride=belief.horizon)
+            return super().start(belief, context, noise)
+
+    refusal(seen_through_sensors(Forgetful), history_leads_to_state="equals filtering on from a shorter one")
+
+
+def test_filter_that_sees_nothing():
+    class Blind(SensedWorlds):
+        def filter(self, carry, action, context, measurement, mask=None, *, step=0):
+            seen = torch.zeros_like(measurement, dtype=torch.bool)
+            return super().filter(carry, action, context, measurement, seen, step=step)
+
+    refusal(seen_through_sensors(Blind), history_leads_to_state="equals filtering on from a shorter one")

@@ -49,6 +49,19 @@ KNOWN = {
         structure=CartPole(length=LogNormal(-0.7, 0.1)), noise={"angle": 0.01, "velocity": 0.1}
     ),
     "function with context": bwm.KnownDynamics(structure=sail(2.0), noise=[0.1, 0.02]),
+    "pendulum seen through sensors": bwm.KnownDynamics(structure=Pendulum.gymnasium(), noise=0.02, sensor_noise=0.05),
+    "pendulum of which the angle is seen": bwm.KnownDynamics(
+        structure=Pendulum(mass=LogNormal(0.0, 0.2)),
+        noise={"velocity": 0.05},
+        sensor_noise={"angle": 0.05},
+        belief={"velocity": Normal(0.0, 1.0)},
+    ),
+    "pendulum seen by a particle filter": bwm.KnownDynamics(
+        structure=Pendulum(), noise=0.05, sensor_noise=0.05, filtering=bwm.inference.ParticleFilter(particles=50)
+    ),
+    "function with context seen through sensors": bwm.KnownDynamics(
+        structure=sail(Normal(2.0, 0.5)), noise=0.1, sensor_noise=0.2
+    ),
     "uncertain function with context": bwm.KnownDynamics(structure=sail(Normal(2.0, 0.5)), noise=0.1),
 }
 
