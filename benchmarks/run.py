@@ -7,7 +7,17 @@ from pathlib import Path
 
 from peers import ONE_THREAD, interpreter
 
-PROGRAMS = ("ensemble_training.py", "ensemble_rollouts.py", "rollout_scaling.py", "gp_fit.py", "hmc_sampling.py")
+PROGRAMS = (
+    "ensemble_training.py",
+    "ensemble_rollouts.py",
+    "rollout_scaling.py",
+    "gp_fit.py",
+    "gp_botorch.py",
+    "gp_predict.py",
+    "gp_rollouts.py",
+    "gp_sparse.py",
+    "hmc_sampling.py",
+)
 
 
 def main() -> int:

@@ -33,10 +33,10 @@ def median_of(found: Iterable[dict], start: str, key: str = "cpu_median_s") -> f
     return statistics.median(values) if values else float("nan")
 
 
-def comparison(peer: float, ours: float) -> str:
+def comparison(peer: float, ours: float, *, name: str = "mbrl-lib") -> str:
     """Both times and their ratio in words; ours alone where there is no peer."""
     own = f"bayeswm {1e3 * ours:7.2f} ms"
-    return own if math.isnan(peer) else f"mbrl-lib {1e3 * peer:7.2f} ms   {own}   ratio {peer / ours:.2f}"
+    return own if math.isnan(peer) else f"{name} {1e3 * peer:7.2f} ms   {own}   ratio {peer / ours:.2f}"
 
 
 def best_rate(rows: Iterable[int], *, units: int = 200) -> float:

@@ -25,7 +25,8 @@ class Hierarchical(Distribution):
     location : float or Distribution
         Of the population, in the parameter's unit, known or with a law.
     scale : float or Distribution
-        How far episodes spread, > 0; in the parameter's unit, or, if ``relative``, a share of it.
+        How far episodes spread, > 0; in the parameter's unit, or, if ``relative``, a share of it. A law that keeps away
+        from 0, such as LogNormal, is easier to sample than one that reaches it: near 0 all episodes move as one.
     relative : bool
         Whether the spread multiplies.
 
@@ -37,8 +38,8 @@ class Hierarchical(Distribution):
 
     Examples
     --------
-    >>> from torch.distributions import HalfNormal, LogNormal
-    >>> payload = Hierarchical(LogNormal(0.0, 0.5), HalfNormal(0.1), relative=True)
+    >>> from torch.distributions import LogNormal
+    >>> payload = Hierarchical(LogNormal(0.0, 0.5), LogNormal(-2.0, 0.5), relative=True)
     >>> payload.support, payload.sample((3,)).shape
     (GreaterThan(lower_bound=0.0), torch.Size([3]))
     """
@@ -91,6 +92,11 @@ class Hierarchical(Distribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Refuse: the density over populations has no closed form, and inference does not need it."""
         raise NotImplementedError("a hierarchical law has no closed density; its levels have laws of their own")
+
+    @override
+    def expand(self, batch_shape: Any, _instance: Any = None) -> Hierarchical:
+        """Refuse: the parameter is one number in each episode."""
+        raise SpecError(f"expected one number in each episode, got a parameter of shape {tuple(batch_shape)}")
 
     def __repr__(self) -> str:
         return f"Hierarchical(location={self.location!r}, scale={self.scale!r}, relative={self.relative})"

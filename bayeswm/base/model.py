@@ -13,12 +13,14 @@ from torch import Tensor
 from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.laws import Gaussian, Law
 from bayeswm.base.predictive import Predictive
-from bayeswm.base.random import standard_normal
+from bayeswm.base.random import make_generator, standard_normal
 from bayeswm.base.schema import Schema
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief, Noise, Worlds
 
 if TYPE_CHECKING:
+    import xarray
+
     from bayeswm.base.structure import Structure
 
 
@@ -185,6 +187,61 @@ class DynamicsModel(ABC):
             has_density=of != "function",
             view=view,
         )
+
+    def to_datatree(
+        self,
+        trajectories: Trajectories | None = None,
+        *,
+        prior: bool = False,
+        draws: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> xarray.DataTree:
+        """Return the posterior as an ArviZ tree.
+
+        Parameters
+        ----------
+        trajectories : Trajectories, optional
+            The training data, for models that do not keep them: what ``log_likelihood``, ``posterior_predictive`` and
+            ``observed_data`` refer to. With other data ``az.loo`` means nothing.
+        prior : bool
+            Add ``prior`` and ``prior_predictive``.
+        draws : int, optional
+            Draws of each chain to keep, evenly spaced; all by default. Where the posterior is not held as draws, how
+            many worlds are drawn: 256 by default.
+        generator : torch.Generator, optional
+            Draws worlds and process noise. By default one of seed 0, so that the same model gives the same tree.
+
+        Returns
+        -------
+        xarray.DataTree
+            Groups with the dimensions chain and draw; chain is 1 unless a sampler ran several. ``posterior`` holds the
+            parameters, ``log_likelihood`` the log density of each transition's next state column by column (where the
+            noises of columns depend on each other, jointly as ``state``), ``posterior_predictive`` a next state,
+            ``observed_data`` what came; their dimension is transition, with coordinates episode and step. Of a hidden
+            state there are only ``posterior`` and the measurements, unless the family says more. Bayesian dynamics
+            add ``sample_stats`` and ``log_prior``.
+
+        Raises
+        ------
+        SpecError
+            If the family has no prior to draw from, or the tree would not fit into memory.
+
+        Examples
+        --------
+        >>> import bayeswm as bwm
+        >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum(), noise=0.01)
+        >>> data = bwm.Trajectories(model.schema, state=torch.zeros(1, 6, 2), action=torch.zeros(1, 5, 1))
+        >>> sorted(model.to_datatree(data).children)
+        ['log_likelihood', 'observed_data', 'posterior', 'posterior_predictive']
+        """
+        from bayeswm.base.labelled_posterior import model_to_datatree
+
+        if prior:
+            raise SpecError(f"{type(self).__name__} has no prior to draw from: leave prior=False")
+        if draws is not None and draws < 1:
+            raise SpecError(f"expected draws >= 1, got {draws}")
+        generator = make_generator(0 if generator is None else generator)
+        return model_to_datatree(self, trajectories, draws=draws or 256, generator=generator)
 
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         """Return what :meth:`from_state` needs: plain values for JSON, and tensors.

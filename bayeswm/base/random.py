@@ -81,6 +81,17 @@ def uniform(
     return drawn if device is None else drawn.to(device)
 
 
+def poisson(rate: Tensor, generator: torch.Generator) -> Tensor:
+    """Draw Poisson numbers, in the rate's dtype and on its device.
+
+    Examples
+    --------
+    >>> poisson(torch.tensor([0.0, 1e6]), make_generator(0)).round(decimals=-5).tolist()
+    [0.0, 1000000.0]
+    """
+    return torch.poisson(rate.to(generator.device), generator=generator).to(rate.device)
+
+
 def permutation(n: int, generator: torch.Generator, *, device: torch.device | str | None = None) -> Tensor:
     """Draw a random order of 0..n-1.
 

@@ -70,7 +70,7 @@ def calibration(
         As in :func:`bayeswm.rollout`.
     history : int, optional
         With a hidden state: steps before each window whose measurements the model filters; by default all since the
-        episode's beginning. Forecasts are then of measurements.
+        episode's beginning. Forecasts are then of measurements; windows with a shorter past are left out.
 
     Returns
     -------

@@ -77,13 +77,13 @@ def forecast(
         Windows in a part; chosen by memory where it is absent. It shapes which random numbers go where.
     history : int, optional
         With a hidden state: steps before each forecast whose measurements the model filters; by default all since the
-        episode's beginning. What a model believes of the start of an episode it then believes of the start of that
-        history: for long recordings, where the whole past would cost too much.
+        episode's beginning. Windows with a shorter past are left out. What a model believes of the start of an episode
+        it then believes of the start of that history: for long recordings, where the whole past would cost too much.
 
     Yields
     ------
     Forecast
-        Of some windows; in the order of ``trajectories.windows(horizon, stride=stride)``.
+        Of some windows; in the order of ``trajectories.windows(horizon, stride=stride)``, those left out missing.
 
     Raises
     ------
@@ -114,6 +114,11 @@ def forecast(
         trajectories.measured_as(drawn.schema)  # data that do not fit are refused before anything runs
         windows = trajectories.windows(horizon, stride=stride)
         past = trajectories.histories(horizon, stride=stride, steps=history)
+        if history:
+            long_enough = (past.lengths == history).nonzero()[:, 0]
+            if not len(long_enough):
+                raise DataError(f"expected an episode with {history} steps before a window of {horizon}, got none")
+            windows, past = windows[long_enough], past[long_enough]
     if particles is None:
         particles = max(20, -(-100 // len(drawn)))
     if chunk is None:

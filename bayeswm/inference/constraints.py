@@ -22,6 +22,10 @@ class Unconstrained:
     ----------
     laws : mapping of str to Distribution
         The law of each parameter before data. Batch and event axes together are the parameter's shape.
+    scaled_by : mapping of str to str, optional
+        Parameters on the whole line whose coordinate is their value times another, positive parameter that comes before
+        them: for values of a population in units of its spread, coordinates in the values' own unit ("centred"), in
+        which what data say of each value does not hang on the spread.
 
     Attributes
     ----------
@@ -46,10 +50,11 @@ class Unconstrained:
     (1.0, 0.0)
     """
 
-    def __init__(self, laws: Mapping[str, Distribution]) -> None:
+    def __init__(self, laws: Mapping[str, Distribution], *, scaled_by: Mapping[str, str] | None = None) -> None:
+        self._scaled_by = dict(scaled_by or {})
         if not laws:
             raise SpecError("expected at least one parameter with a law, got none; give a parameter a distribution")
-        self.laws = {name: _prepared(law) for name, law in laws.items()}
+        self.laws = {name: prepared(law) for name, law in laws.items()}
         self._maps: dict[str, Transform] = {}
         self._shapes: dict[str, torch.Size] = {}
         self._slices: dict[str, slice] = {}
@@ -94,6 +99,10 @@ class Unconstrained:
         log_det = flat.new_zeros(batch)
         for name, where in self._slices.items():
             raw = flat[..., where].reshape((*batch, *self._shapes[name]))
+            if name in self._scaled_by:
+                scale = values[self._scaled_by[name]]
+                raw = raw / scale.reshape((*batch, *(1,) * len(self._shapes[name])))
+                log_det = log_det - (where.stop - where.start) * scale.log()
             values[name] = value = torch.as_tensor(self._maps[name](raw))
             volume = self._maps[name].log_abs_det_jacobian(raw, value)
             log_det = log_det + volume.reshape((*batch, -1)).sum(-1)
@@ -104,6 +113,9 @@ class Unconstrained:
         parts: list[Tensor] = []
         for name, shape in self._shapes.items():
             raw = torch.as_tensor(self._maps[name].inv(values[name].double()))
+            if name in self._scaled_by:
+                scale = values[self._scaled_by[name]].double()
+                raw = raw * scale.reshape((*scale.shape, *(1,) * len(shape)))
             parts.append(raw.reshape((*raw.shape[: raw.ndim - len(shape)], -1)))
         return torch.cat(parts, -1)
 
@@ -122,8 +134,8 @@ class Unconstrained:
         return self.unconstrain(drawn)
 
 
-def _prepared[Kept](given: Kept) -> Kept:
-    """Return a copy of a law in float64 and without value checks.
+def prepared[Kept](given: Kept, dtype: torch.dtype = torch.float64) -> Kept:
+    """Return a copy of a law in a number format and without value checks.
 
     Some laws cast values to the format of their own parameters, and the checks raise at the first chain that leaves
     the finite numbers, which a sampler must see as a rejected step instead.
@@ -131,13 +143,13 @@ def _prepared[Kept](given: Kept) -> Kept:
     made = copy.copy(given)
     for name, value in vars(given).items():
         if isinstance(value, Tensor) and value.is_floating_point():
-            made.__dict__[name] = value.detach().double()
+            made.__dict__[name] = value.detach().to(dtype)
         elif name == "_inv" and not isinstance(given, _InverseTransform):
             made.__dict__[name] = None  # the inverse of a transform that was used, which points back at it
         elif isinstance(value, Distribution | Transform):
-            made.__dict__[name] = _prepared(value)
+            made.__dict__[name] = prepared(value, dtype)
         elif name in ("transforms", "parts") and isinstance(value, list):
-            made.__dict__[name] = [_prepared(part) for part in value]
+            made.__dict__[name] = [prepared(part, dtype) for part in value]
     if isinstance(made, Distribution):
         made.__dict__["_validate_args"] = False
     return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -103,3 +104,21 @@ class Draws:
         problems = self.problems()
         if problems:
             warnings.warn(f"{'; '.join(problems)}: sample longer, or look at the model", FitWarning, stacklevel=3)
+
+
+def no_start(log_density: Callable[[Tensor], Tensor], start: Tensor, labels: Sequence[str]) -> str:
+    """Say why none of the starts (n, D) can begin a chain."""
+    with torch.enable_grad():
+        x = start.clone().requires_grad_()
+        value = log_density(x)
+        (gradient,) = torch.autograd.grad(value.sum(), x)
+    bad = ~gradient.isfinite()
+    named: list[str] = [labels[int(i)] for i in bad.any(0).nonzero()[:, 0].tolist()]
+    what = f"the gradient is not finite in {', '.join(named[:5])}" if named else "the log density is not finite"
+    return f"expected a finite start for the chains, got none among {len(start)}: {what}; look at priors and data"
+
+
+def all_diverge(gradient: Tensor, labels: Sequence[str]) -> str:
+    """Say that every trajectory diverges, and where the gradient (n, D) is largest."""
+    worst = labels[int(gradient.abs().mean(0).argmax())]
+    return f"every trajectory diverges; the gradient is largest in {worst}: look at its prior, its scale and the data"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -12,12 +12,14 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import FitError, SpecError
-from bayeswm.inference.gp_kernels import Kernel
+from bayeswm.base.random import standard_normal
+from bayeswm.inference.gp_algebra import Kernel
+from bayeswm.inference.gp_blocks import ForwardSolver
 
 # what is added to the diagonal, in units of its mean, until the Cholesky decomposition succeeds
 JITTER_LADDER = (0.0, 1e-12, 1e-10, 1e-8, 1e-6)
 # doubles in the largest temporary of a loop over points
-_CHUNK = 2**21
+_CHUNK = 2**19
 # matrices (n, n) that live at once while the marginal likelihood is computed
 _WORK = 4
 
@@ -25,13 +27,21 @@ _WORK = 4
 class Hyper(NamedTuple):
     """Hyper-parameters of independent outputs, all positive.
 
-    ``length`` of shape (S, D) in the inputs' units, ``signal`` and ``noise`` of shape (S,), standard deviations in the
-    outputs' units.
+    ``values`` of shape (S, P) are the kernel's, in the order of its ``parameters``; ``noise`` of shape (S,) holds
+    standard deviations in the outputs' units.
     """
 
-    length: Tensor
-    signal: Tensor
+    values: Tensor
     noise: Tensor
+
+
+def memory(device: torch.device) -> float:
+    """Return the bytes of memory that there are, or infinity where the system does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return math.inf
 
 
 def check_memory(n: int, outputs: int, device: torch.device) -> None:
@@ -55,19 +65,14 @@ def check_memory(n: int, outputs: int, device: torch.device) -> None:
     --------
     >>> check_memory(1000, 4, torch.device("cpu"))
     """
-    if device.type == "cuda":
-        free = torch.cuda.mem_get_info(device)[0]
-    elif "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):
-        free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    else:
-        return
+    free = memory(device)
     need = 8 * (outputs + _WORK) * n * n
     if need > 0.8 * free:
         most = math.isqrt(int(0.8 * free / (8 * (outputs + _WORK))))
         raise SpecError(
             f"expected training data for which an exact Gaussian process fits into memory, {n} steps need "
             f"{need / 1e9:.1f} GB of {free / 1e9:.1f} GB; use at most {most} steps (fewer episodes, or a longer time "
-            "step by .resample), or another model: a sparse Gaussian process is not part of the library yet"
+            "step by .resample), or a sparse process: sparse=InducingPoints()"
         )
 
 
@@ -111,27 +116,36 @@ def factor(matrix: Tensor, name: str) -> tuple[Tensor, float]:
     )
 
 
-def log_marginal(kernel: Kernel, x: Tensor, y: Tensor, *, log_hyper: Tensor) -> tuple[float, Tensor]:
+class LogMarginal(NamedTuple):
+    """The log marginal likelihood, its gradient of shape (P + 1,), and the constant mean that it holds at."""
+
+    value: float
+    gradient: Tensor
+    constant: float
+
+
+def log_marginal(kernel: Kernel, x: Tensor, y: Tensor, *, log_hyper: Tensor, constant: bool = False) -> LogMarginal:
     """Return the log marginal likelihood of one output and its gradient.
 
     With G = a a' - K^-1 and a = K^-1 y, the derivative by a hyper-parameter is tr(G dK) / 2 (Rasmussen & Williams
-    2006, equation 5.9). For the length scales, with x already divided by them, this is half the sum over pairs of
-    W (x_i - x_j)^2, W the product of G and the kernel's slope, which one matrix product with x gives for all of them.
+    2006, equation 5.9), which the kernel works out for all of its own with a matrix product or two.
 
     Parameters
     ----------
     kernel : Kernel
-        Correlation.
+        Covariance of the function.
     x : Tensor, shape (n, D)
         Inputs.
     y : Tensor, shape (n,)
         Values.
-    log_hyper : Tensor, shape (D + 2,)
-        Logarithms of the length scales, of the signal's and of the noise's standard deviation.
+    log_hyper : Tensor, shape (P + 1,)
+        Logarithms of the kernel's hyper-parameters and of the noise's standard deviation.
+    constant : bool
+        The mean is the constant that is best for these hyper-parameters, 1' K^-1 y / 1' K^-1 1, instead of 0.
 
     Returns
     -------
-    tuple of float and Tensor, shape (D + 2,)
+    LogMarginal
         In nats; more is better.
 
     Raises
@@ -141,29 +155,32 @@ def log_marginal(kernel: Kernel, x: Tensor, y: Tensor, *, log_hyper: Tensor) -> 
 
     Examples
     --------
-    >>> from bayeswm.inference import RBF
+    >>> from bayeswm.inference import RBF, Scaled
     >>> x, y = torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    >>> value, gradient = log_marginal(RBF(), x, y, log_hyper=torch.zeros(3, dtype=torch.float64))
-    >>> round(value, 4), gradient.numpy().round(6).tolist()  # N(0; 0, 2)
+    >>> value, gradient, _ = log_marginal(Scaled(RBF()), x, y, log_hyper=torch.zeros(3, dtype=torch.float64))
+    >>> round(value, 4), gradient.numpy().round(6).tolist()  # N(0; 0, 2), by length scale, signal and noise
     (-1.2655, [0.0, -0.5, -0.5])
     """
-    n = len(y)
-    log_length, signal, noise = log_hyper[:-2], float((2 * log_hyper[-2]).exp()), float((2 * log_hyper[-1]).exp())
-    scaled = x / log_length.exp()
-    correlation, slope = kernel.with_slope(scaled)
-    covariance = signal * correlation
-    covariance.diagonal().add_(noise)
+    n, noise = len(y), float((2 * log_hyper[-1]).exp())
+    covariance, kernel_gradient = kernel.with_gradient(x, log_hyper[:-1].exp())
+    diagonal = covariance.diagonal()
+    without = diagonal.clone()
+    diagonal.add_(noise)
     tril, _ = factor(covariance, repr(kernel))
-    alpha = torch.cholesky_solve(y[:, None], tril)[:, 0]
+    diagonal.copy_(without)  # the kernel may need the matrix for its gradient
+    mean = 0.0
+    if constant:
+        by_data, by_one = torch.cholesky_solve(torch.stack((y, torch.ones_like(y)), -1), tril).unbind(-1)
+        # the gradient by the constant is 0 at its best value, so that the others' are those of y without it
+        mean = float(by_data.sum() / by_one.sum())
+        y, alpha = y - mean, by_data - mean * by_one
+    else:
+        alpha = torch.cholesky_solve(y[:, None], tril)[:, 0]
     value = -0.5 * (y @ alpha) - tril.diagonal().log().sum() - 0.5 * n * math.log(2 * math.pi)
     # symmetric, and stored by columns: its transpose is the contiguous one
     g = torch.cholesky_inverse(tril).mT.contiguous().neg_().addr_(alpha, alpha)
     by_noise = noise * g.diagonal().sum()
-    by_signal = signal * torch.dot(g.view(-1), correlation.view(-1))
-    weight = g.mul_(slope)
-    both = weight @ torch.cat((scaled, scaled.new_ones(n, 1)), -1)
-    by_length = (scaled.square() * both[:, -1:] - scaled * both[:, :-1]).sum(0).mul_(signal)
-    return float(value), torch.cat((by_length, by_signal[None], by_noise[None]))
+    return LogMarginal(float(value), torch.cat((0.5 * kernel_gradient(g), by_noise[None])), mean)
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +190,7 @@ class ExactPosterior:
     Attributes
     ----------
     kernel : Kernel
-        Correlation, of all outputs.
+        Covariance, of all outputs.
     x : Tensor, shape (n, D)
         Inputs.
     y : Tensor, shape (S, n)
@@ -187,7 +204,7 @@ class ExactPosterior:
 
     >>> from bayeswm.inference import RBF
     >>> one = torch.ones(1, dtype=torch.float64)
-    >>> known = ExactPosterior(RBF(), one.view(1, 1), one.view(1, 1), Hyper(one.view(1, 1), one, 0.1 * one))
+    >>> known = ExactPosterior(RBF(), one.view(1, 1), one.view(1, 1), Hyper(one.view(1, 1), 0.1 * one))
     >>> mean, variance = known.function(torch.tensor([[1.0], [50.0]], dtype=torch.float64))
     >>> mean[0].numpy().round(2).tolist(), variance[0].numpy().round(2).tolist()
     ([0.99, 0.0], [0.01, 1.0])
@@ -203,9 +220,8 @@ class ExactPosterior:
         """Cholesky factors of the outputs' covariances, shape (S, n, n), and the jitter that each took."""
         check_memory(len(self.x), len(self.y), self.x.device)
         tril, jitter = [], []
-        for length, signal, noise in zip(*self.hyper, strict=True):
-            scaled = self.x / length
-            covariance = signal.square() * self.kernel.correlation(scaled, scaled)
+        for values, noise in zip(*self.hyper, strict=True):
+            covariance = self.kernel.covariance(self.x, self.x, values)
             covariance.diagonal().add_(noise.square())
             one, added = factor(covariance, repr(self.kernel))
             tril.append(one)
@@ -231,17 +247,54 @@ class ExactPosterior:
         """K^-1 y, shape (S, n)."""
         return self.solve(self.y[..., None])[..., 0]
 
+    @property
+    def centers(self) -> Tensor:
+        """Where the kernels of a drawn function sit: at the data, shape (S, n, D)."""
+        return self.x.expand(len(self.y), -1, -1)
+
+    def condition(self, x: Tensor, y: Tensor) -> ExactPosterior:
+        """Return the posterior given inputs (n, D) and values (S, n) too."""
+        return replace(self, x=torch.cat((self.x, x)), y=torch.cat((self.y, y), -1))
+
+    @cached_property
+    def _solvers(self) -> list[ForwardSolver]:
+        return [ForwardSolver(tril) for tril in self.factors[0]]
+
     def function(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the function, without noise, at points (m, D), both of shape (S, m)."""
         means, variances = [], []
         size = max(_CHUNK // len(self.x), 1)
-        for s, (length, signal) in enumerate(zip(self.hyper.length, self.hyper.signal, strict=True)):
+        for s, values in enumerate(self.hyper.values):
+            prior = self.kernel.variance(values, points.shape[-1])
             mean, variance = [], []
             for part in points.split(size):
-                cross = signal.square() * self.kernel.correlation(part / length, self.x / length)
-                white = torch.linalg.solve_triangular(self.factors[0][s], cross.mT, upper=False)
-                mean.append(cross @ self.alpha[s])
-                variance.append((signal.square() - white.square().sum(0)).clamp(min=0.0))
+                cross = self.kernel.covariance(self.x, part, values)
+                mean.append(self.alpha[s] @ cross)
+                variance.append((prior - self._solvers[s].squares_(cross)).clamp(min=0.0))
             means.append(torch.cat(mean))
             variances.append(torch.cat(variance))
         return torch.stack(means), torch.stack(variances)
+
+    def update(self, prior: Tensor, generator: torch.Generator) -> Tensor:
+        """Return what turns draws from the prior into draws from the posterior: weights of the kernel at ``centers``.
+
+        Matheron's rule, K^-1 (y - f(X) - noise) (Wilson et al. 2020).
+
+        Parameters
+        ----------
+        prior : Tensor, shape (count, S, n)
+            Values at the centers of functions drawn from the prior.
+        generator : torch.Generator
+            Source of the noise.
+
+        Returns
+        -------
+        Tensor, shape (count, S, n)
+        """
+        noise = standard_normal(prior.shape, generator, dtype=torch.float64, device=prior.device)
+        residual = self.y - prior - self.nugget.sqrt()[:, None] * noise
+        return self.solve(residual.movedim(0, -1)).movedim(-1, 0).contiguous()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return the fields but the kernel, for saving."""
+        return {"x": self.x, "y": self.y, **self.hyper._asdict()}

@@ -16,7 +16,7 @@ from bayeswm.base.errors import FitError, FitWarning, SpecError
 from bayeswm.base.random import standard_normal, uniform
 from bayeswm.inference.adaptation import LogDensity, StepSize, Target, TrajectoryLength, halton
 from bayeswm.inference.climb import climb
-from bayeswm.inference.draws import Draws
+from bayeswm.inference.draws import Draws, all_diverge, no_start
 from bayeswm.inference.joint import Inference, Inferred, Joint
 from bayeswm.inference.tempering import temper
 
@@ -157,6 +157,30 @@ class HMC(Inference):
         drawn.warn()
         return drawn
 
+    def approach(
+        self, log_density: LogDensity, start: Tensor, *, generator: torch.Generator, labels: Sequence[str]
+    ) -> tuple[Target, Tensor]:
+        """Climb from starts: what precedes the first iteration.
+
+        Parameters
+        ----------
+        log_density, start, generator, labels
+            As for :meth:`sample`.
+
+        Returns
+        -------
+        tuple of Target and Tensor, shape (chains, D)
+            The density in coordinates taken from the curvature at the best end, and the ends in them.
+
+        Raises
+        ------
+        FitError
+            If no start has a finite density and gradient.
+        """
+        with torch.inference_mode(False), torch.no_grad():
+            target = Target(log_density, start.shape[1], dense=start.shape[1] <= self.dense_limit)
+            return target, _Run(self, target, generator, names=tuple(labels)).begin(start.detach().double()).z
+
     @override
     def infer(self, joint: Joint, *, generator: torch.Generator, progress: bool = False) -> Inferred:
         start = joint.flat.sample(4 * self.chains, generator)
@@ -214,7 +238,7 @@ class _Run:
         value, gradient = self.target(start)
         finite = value.isfinite()
         if not bool(finite.any()):
-            raise FitError(self._no_start(start))
+            raise FitError(no_start(self.target.log_density, start, self.names))
         rows = finite.nonzero()[:, 0]
         z = start[rows[torch.arange(self.settings.chains) % len(rows)]]
         size = z.shape[1]
@@ -250,7 +274,7 @@ class _Run:
                 bar.update()
                 bar.set_postfix(step=f"{step.now:.3g}", length=f"{lengths.now:.3g}", refresh=False)
             if bool(divergent.all()):
-                raise FitError(self._all_diverge(state))
+                raise FitError(all_diverge(state.gradient, self.names))
             first = end
             if window < len(ends) - 1:
                 x = self.target.position(state.z)
@@ -277,7 +301,7 @@ class _Run:
             warnings.warn(f"interrupted after {len(columns)} draws a chain: these are kept", FitWarning, stacklevel=3)
         positions, values, acceptance, divergent = (torch.stack(c, 1) for c in zip(*columns, strict=True))
         if bool(divergent.all()):
-            raise FitError(self._all_diverge(state))
+            raise FitError(all_diverge(state.gradient, self.names))
         return Draws(
             positions,
             values,
@@ -347,20 +371,4 @@ class _Run:
                 return step
             direction = wanted
             step *= 2.0**direction
-        raise FitError(self._all_diverge(state))
-
-    def _no_start(self, start: Tensor) -> str:
-        with torch.enable_grad():
-            x = start.clone().requires_grad_()
-            value = self.target.log_density(x)
-            (gradient,) = torch.autograd.grad(value.sum(), x)
-        bad = ~gradient.isfinite()
-        named = [self.names[i] for i in bad.any(0).nonzero()[:, 0].tolist()]
-        what = f"the gradient is not finite in {', '.join(named[:5])}" if named else "the log density is not finite"
-        return f"expected a finite start for the chains, got none among {len(start)}: {what}; look at priors and data"
-
-    def _all_diverge(self, state: _State) -> str:
-        worst = self.names[int(state.gradient.abs().mean(0).argmax())]
-        return (
-            f"every trajectory diverges; the gradient is largest in {worst}: look at its prior, its scale and the data"
-        )
+        raise FitError(all_diverge(state.gradient, self.names))

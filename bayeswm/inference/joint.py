@@ -40,6 +40,8 @@ class Joint:
         the parameter there.
     layers : mapping of str to tuple of (int, int), optional
         For parameters that are the flat weights of a network: inputs and outputs of each of its layers.
+    scaled_by : mapping of str to str, optional
+        Coordinates of ``flat`` in units of other parameters; see :class:`Unconstrained`.
 
     Attributes
     ----------
@@ -69,8 +71,9 @@ class Joint:
         target: Tensor | None = None,
         noise: Mapping[str, tuple[int, float]] | None = None,
         layers: Mapping[str, tuple[tuple[int, int], ...]] | None = None,
+        scaled_by: Mapping[str, str] | None = None,
     ) -> None:
-        self.flat = Unconstrained(laws)
+        self.flat = Unconstrained(laws, scaled_by=scaled_by)
         self.log_likelihood, self.terms = log_likelihood, terms
         self.predict, self.target = predict, target
         self.noise, self.layers = dict(noise or {}), dict(layers or {})

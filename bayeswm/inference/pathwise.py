@@ -8,16 +8,17 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from bayeswm.base.random import standard_normal, uniform
+from bayeswm.base.random import uniform
 from bayeswm.inference.gp_exact import ExactPosterior
+from bayeswm.inference.gp_sparse import SparsePosterior
 
-# doubles in the largest temporary of a loop over points
-_CHUNK = 2**20
+type Posterior = ExactPosterior | SparsePosterior
+
+# doubles in the largest temporary of a loop over points: what a core keeps close to it
+_CHUNK = 2**17
 
 
-def draw_paths(
-    posterior: ExactPosterior, count: int, *, features: int, generator: torch.Generator
-) -> dict[str, Tensor]:
+def draw_paths(posterior: Posterior, count: int, *, features: int, generator: torch.Generator) -> dict[str, Tensor]:
     r"""Draw functions from the posterior.
 
     A draw from the prior is a sum of waves, :math:`\sum_k a_k \cos(\omega_k x + \phi_k)`, with frequencies from the
@@ -28,7 +29,7 @@ def draw_paths(
 
     Parameters
     ----------
-    posterior : ExactPosterior
+    posterior : ExactPosterior or SparsePosterior
         Given data.
     count : int
         Functions, each with S outputs.
@@ -41,47 +42,37 @@ def draw_paths(
     -------
     dict of str to Tensor
         ``frequency`` (count, S, D, features), ``phase`` and ``amplitude`` (count, S, features), and ``update``, the
-        weights of the kernel at the n data, (count, S, n).
+        weights of the kernel at the posterior's centers, (count, S, n).
 
     Examples
     --------
     >>> from bayeswm.inference import RBF, Hyper
     >>> one = torch.ones(1, dtype=torch.float64)
-    >>> known = ExactPosterior(RBF(), one.view(1, 1), one.view(1, 1), Hyper(one.view(1, 1), one, 0.01 * one))
+    >>> known = ExactPosterior(RBF(), one.view(1, 1), one.view(1, 1), Hyper(one.view(1, 1), 0.01 * one))
     >>> paths = draw_paths(known, 5, features=64, generator=torch.Generator().manual_seed(0))
     >>> values = evaluate_paths(known, paths, one.view(1, 1, 1))  # five functions through (1, 1)
     >>> values.shape, bool(((values - 1).abs() < 0.05).all())
     (torch.Size([5, 1, 1]), True)
     """
-    x, y, hyper = posterior.x, posterior.y, posterior.hyper
-    (outputs, n), device = y.shape, x.device
+    kernel, centers, hyper = posterior.kernel, posterior.centers, posterior.hyper
+    (outputs, _, inputs), device = centers.shape, centers.device
     shape = (count, outputs, features)
-    frequency = posterior.kernel.frequencies((count, outputs, x.shape[1], features), generator, device)
-    frequency = frequency / hyper.length[..., None]
+    frequency = torch.stack([kernel.frequencies((count, inputs, features), v, generator) for v in hyper.values], 1)
+    variance = torch.stack([kernel.variance(v, inputs) for v in hyper.values])
     phase = 2 * math.pi * uniform(shape, generator, dtype=torch.float64, device=device)
     # log1p: uniform draws may be 0, never 1
     rayleigh = (-2 * torch.log1p(-uniform(shape, generator, dtype=torch.float64, device=device))).sqrt()
-    amplitude = rayleigh * (hyper.signal / math.sqrt(features))[:, None]
-    noise = standard_normal((count, outputs, n), generator, dtype=torch.float64, device=device)
+    amplitude = rayleigh * (variance / features).sqrt()[:, None]
     paths = {"frequency": frequency, "phase": phase, "amplitude": amplitude}
-    prior = torch.cat(
-        [
-            torch.stack([_waves(paths, x[None, part], s) for s in range(outputs)], 1)
-            for part in torch.arange(n, device=device).split(max(_CHUNK // (count * features), 1))
-        ],
-        -1,
-    )
-    residual = y - prior - posterior.nugget.sqrt()[:, None] * noise
-    update = posterior.solve(residual.movedim(0, -1)).movedim(-1, 0).contiguous()
-    return {**paths, "update": update}
+    return {**paths, "update": posterior.update(_waves(paths, centers.expand(count, -1, -1, -1)), generator)}
 
 
-def evaluate_paths(posterior: ExactPosterior, paths: Mapping[str, Tensor], points: Tensor) -> Tensor:
+def evaluate_paths(posterior: Posterior, paths: Mapping[str, Tensor], points: Tensor) -> Tensor:
     """Return the values of drawn functions.
 
     Parameters
     ----------
-    posterior : ExactPosterior
+    posterior : ExactPosterior or SparsePosterior
         What they were drawn from.
     paths : mapping of str to Tensor
         What :func:`draw_paths` returned.
@@ -96,31 +87,40 @@ def evaluate_paths(posterior: ExactPosterior, paths: Mapping[str, Tensor], point
     --------
     See :func:`draw_paths`.
     """
-    count, outputs, features = paths["phase"].shape
-    size = max(_CHUNK // (count * max(features, len(posterior.x))), 1)
-    scaled = [posterior.x / length for length in posterior.hyper.length]
-    parts: list[Tensor] = []
-    for part in points.split(size, 1):
-        values = [_waves(paths, part, s) + _data(posterior, paths, part, s, scaled[s]) for s in range(outputs)]
-        parts.append(torch.stack(values, -1))
-    return torch.cat(parts, 1) if parts else points.new_empty(count, 0, outputs)
+    count, outputs, _ = paths["phase"].shape
+    data = [_data(posterior, paths, points, s) for s in range(outputs)]
+    everywhere = points[:, None].expand(count, outputs, -1, -1)
+    return torch.stack(data, -1).add_(_waves(paths, everywhere).mT)
 
 
-def _waves(paths: Mapping[str, Tensor], points: Tensor, output: int) -> Tensor:
-    """Return one output of the draws from the prior at points (count or 1, m, D), shape (count, m)."""
-    frequency, phase = paths["frequency"][:, output], paths["phase"][:, output, None]
-    wave = torch.baddbmm(phase, points.expand(len(phase), -1, -1), frequency).cos_()
-    return (wave @ paths["amplitude"][:, output, :, None])[..., 0]
+def _waves(paths: Mapping[str, Tensor], points: Tensor) -> Tensor:
+    """Return the draws from the prior at points (count, S, m, D), shape (count, S, m)."""
+    frequency, phase, amplitude = (paths[k].flatten(0, 1) for k in ("frequency", "phase", "amplitude"))
+    many, features = phase.shape
+    points = points.reshape(many, *points.shape[2:])
+    size = max(_CHUNK // features, 1)
+    together = max(_CHUNK // (features * min(size, max(points.shape[1], 1))), 1)
+    values: list[Tensor] = []
+    for i in range(0, many, together):
+        some = slice(i, i + together)
+        parts: list[Tensor] = []
+        for part in points[some].split(size, 1):
+            wave = torch.bmm(part, frequency[some]).add_(phase[some, None]).cos_()
+            # a matrix times a column takes three times as long, and rounds a row as its neighbours would have it
+            parts.append((wave * amplitude[some, None]).sum(-1))
+        values.append(torch.cat(parts, -1))
+    return torch.cat(values).view(*paths["phase"].shape[:2], -1)
 
 
-def _data(  # noqa: PLR0917 (hot path)
-    posterior: ExactPosterior, paths: Mapping[str, Tensor], points: Tensor, output: int, scaled: Tensor
-) -> Tensor:
+def _data(posterior: Posterior, paths: Mapping[str, Tensor], points: Tensor, output: int) -> Tensor:  # noqa: PLR0917 (hot path)
     """Return what the data add to one output at points (count or 1, m, D), shape (count, m)."""
-    length, signal = posterior.hyper.length[output], posterior.hyper.signal[output]
-    update = paths["update"][:, output] * signal.square()
-    at = (points / length).reshape(-1, points.shape[-1])
-    correlation = posterior.kernel.correlation(at, scaled)
-    if len(points) == 1:
-        return (correlation @ update.mT).mT
-    return (correlation.view(len(points), -1, len(scaled)) @ update[..., None])[..., 0]
+    update, centers = paths["update"][:, output], posterior.centers[output]
+    values = posterior.hyper.values[output]
+    parts: list[Tensor] = []
+    for part in points.split(max(_CHUNK // (len(points) * len(centers)), 1), 1):
+        cross = posterior.kernel.covariance(part.reshape(-1, part.shape[-1]), centers, values)
+        if len(points) == 1:
+            parts.append((cross @ update.mT).mT)
+        else:
+            parts.append((cross.view(len(points), -1, len(centers)) * update[:, None]).sum(-1))
+    return torch.cat(parts, 1)

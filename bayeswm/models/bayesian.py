@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self, override
+from typing import TYPE_CHECKING, Any, Self, override
 
 import torch
 from torch import Tensor
@@ -24,8 +24,12 @@ from bayeswm.inference.filtering import Filter
 from bayeswm.inference.hmc import HMC
 from bayeswm.inference.joint import Inference, Inferred
 from bayeswm.inference.likelihoods import GaussianLikelihood, Likelihood
+from bayeswm.models.pyro_specification import PyroModel, PyroSpecification
 from bayeswm.models.sensing import Sensing
 from bayeswm.models.specification import NoiseLaw, Specification, schema_of, specify
+
+if TYPE_CHECKING:
+    import xarray
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,10 @@ class BayesianDynamics(DynamicsModel):
         measured; the others start at their first measurement.
     filtering : Unscented, LinearGaussian or ParticleFilter, optional
         With sensors: how beliefs are moved; exact for a linear structure, unscented for others.
+    pyro_model : callable, optional
+        A Pyro model of your own, which then is all that is said of laws and likelihood: it takes the data's
+        :class:`~bayeswm.Transitions`, and its sites have the names and shapes of the structure's uncertain parameters,
+        and ``process_noise`` (S,) unless ``noise`` is known. Further sites are in the posterior, but not in worlds.
 
     Raises
     ------
@@ -116,6 +124,7 @@ class BayesianDynamics(DynamicsModel):
         sensor_noise: NoiseLaw | Mapping[str, NoiseLaw] | None = None,
         belief: Mapping[str, Normal] | None = None,
         filtering: Filter | None = None,
+        pyro_model: PyroModel | None = None,
     ) -> None:
         self.structure = structure
         self.inference = HMC() if inference is None else inference
@@ -127,6 +136,9 @@ class BayesianDynamics(DynamicsModel):
             raise SpecError(f"expected window >= 1 in steps, got {window!r}")
         if sensor_noise is None and (belief is not None or filtering is not None):
             raise SpecError("expected belief= and filtering= together with sensor_noise=, got them alone")
+        self.pyro_model = pyro_model
+        if pyro_model is not None and (likelihood, window, sensor_noise) != (None, None, None):
+            raise SpecError("expected pyro_model= without likelihood=, window= and sensor_noise=: it says these itself")
         several = sensor_noise is not None or window not in (None, 1)
         if several and not isinstance(self.likelihood, GaussianLikelihood):
             raise SpecError(f"expected a Gaussian likelihood over windows, got {type(self.likelihood).__name__}")
@@ -222,6 +234,8 @@ class BayesianDynamics(DynamicsModel):
                 sensing=sensing,
                 window=self.window,
             )
+            if self.pyro_model is not None:
+                specification = PyroSpecification.of(self.pyro_model, specification, data)
             joint = specification.joint(data)
             inferred = self.inference.infer(joint, generator=make_generator(seed), progress=progress)
         self.structure, self._seed, self._data = structure, seed, data
@@ -289,15 +303,78 @@ class BayesianDynamics(DynamicsModel):
                 new._inferred = self.inference.infer(specification.joint(both), generator=generator)
             else:
                 joint, since = specification.joint(both), specification.joint(data).terms
-                new._inferred = self.inference.update(joint, since, inferred, generator=generator)
+                if since < joint.terms:
+                    new._inferred = self.inference.update(joint, since, inferred, generator=generator)
+                else:  # a Pyro model without a plate over the rows
+                    new._inferred = self.inference.infer(joint, generator=generator)
         new._data, new._seed, new._diagnostics = both, self._seed + 1, None
         return new
+
+    @override
+    def to_datatree(
+        self,
+        trajectories: Trajectories | None = None,
+        *,
+        prior: bool = False,
+        draws: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> xarray.DataTree:
+        """Return the posterior as an ArviZ tree, chains as they were sampled.
+
+        Parameters
+        ----------
+        trajectories : Trajectories, optional
+            Other data than those that the posterior is given, which the model keeps; ``az.loo`` needs the latter.
+        prior : bool
+            Add ``prior`` and ``prior_predictive``, one chain of as many draws as a chain of the posterior.
+        draws : int, optional
+            Draws of each chain to keep, evenly spaced; all by default.
+        generator : torch.Generator, optional
+            Draws process noise and the prior. By default one of seed 0, so that the same model gives the same tree.
+
+        Returns
+        -------
+        xarray.DataTree
+            As :meth:`bayeswm.base.DynamicsModel.to_datatree` says, with ``sample_stats`` and ``log_prior`` too. Where
+            the likelihood is of windows, ``log_likelihood`` has one value ``window`` for each; where there are sensors,
+            ``observed_data`` are the measurements and nothing is predicted.
+
+        Raises
+        ------
+        SpecError
+            If the model is not fitted, the data have episodes whose own parameters are not known, or the tree would not
+            fit into memory.
+        """
+        from bayeswm.models.labelled_draws import inferred_to_datatree
+
+        specification, inferred, data = self._fitted
+        if draws is not None and draws < 1:
+            raise SpecError(f"expected draws >= 1, got {draws}")
+        if trajectories is not None:
+            self.structure.bind(trajectories.schema)
+            unknown = sorted({*trajectories.episode.tolist()} - {*specification.episodes})
+            if specification.levels and unknown:
+                raise SpecError(
+                    f"expected episodes that the model was fitted to, got {unknown}; condition on them first"
+                )
+        return inferred_to_datatree(
+            specification,
+            inferred,
+            data if trajectories is None else trajectories,
+            prior=prior,
+            draws=draws,
+            generator=make_generator(0 if generator is None else generator),
+        )
 
     # --- files ----------------------------------------------------------------------------------------------------
 
     @override
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         specification, inferred, data = self._fitted
+        if self.pyro_model is not None:
+            raise SpecError(
+                "cannot save a Pyro model of your own: keep model.posterior, or fit with the structure's laws"
+            )
         config = {
             "inference": {"name": type(self.inference).__name__, "config": self.inference.config()},
             "likelihood": {"name": type(self.likelihood).__name__, "config": self.likelihood.config()},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Self, override
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, override
 
 import torch
 from torch import Tensor
@@ -15,37 +15,64 @@ from bayeswm.base.saving import plain
 from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Structure
 from bayeswm.base.trajectories import Trajectories, Transitions
+from bayeswm.inference.gp_algebra import Kernel, Scaled, with_signal
+from bayeswm.inference.gp_coregional import Coregionalised
 from bayeswm.inference.gp_exact import ExactPosterior, Hyper, check_memory
-from bayeswm.inference.gp_fit import HyperPriors, OutputFit, fit_hyper
-from bayeswm.inference.gp_kernels import RBF, Kernel, Matern
+from bayeswm.inference.gp_gpytorch import from_gpytorch
+from bayeswm.inference.gp_kernels import RBF, kernel_from_dict
+from bayeswm.inference.gp_optimise import OutputFit
+from bayeswm.inference.gp_priors import HyperPriors
+from bayeswm.inference.gp_sparse import SparsePosterior
+from bayeswm.inference.gp_sparse_fit import InducingPoints
 from bayeswm.inference.pathwise import draw_paths
+from bayeswm.models.gp_fitting import FitSettings, fit_residual
+from bayeswm.models.gp_hyper import HyperTable
+from bayeswm.models.gp_inputs import Inputs
 from bayeswm.models.gp_worlds import GaussianProcessWorlds, Residual
+
+if TYPE_CHECKING:
+    import gpytorch
+
+
+# arguments that are plain values
+_SETTINGS = ("constant", "restarts", "noise_floor", "features")
+_SCALES = ("input_mean", "input_scale", "output_scale", "output_shift")
 
 
 class FunctionMoments(NamedTuple):
-    """Exact posterior mean and variance of the next state without process noise, both of shape (*batch, S)."""
+    """Posterior mean and variance of the next state without process noise, both of shape (*batch, S).
+
+    ``covariance`` between the state variables, shape (*batch, S, S), is diagonal but for coregionalised outputs.
+    """
 
     mean: Tensor
     variance: Tensor
+    covariance: Tensor
 
 
 class GaussianProcess(DynamicsModel):
-    """An exact Gaussian process for each change of state, on a mean structure; each world is one function.
+    """A Gaussian process for each change of state, on a mean structure; each world is one function.
 
     The process learns what the mean structure misses: ``next state = mean(state, action) + f(state, action) + noise``,
     with a zero-mean prior on f, so that far from the data the answer is the mean structure's with the variance of the
-    prior. Angles enter as sine and cosine. Inputs are standardised inside, outputs scaled by their root mean square.
-    Hyper-parameters are maximum a posteriori; the noise is one learned number for each variable. Everything is float64.
+    prior. Inputs are standardised inside, outputs scaled by their root mean square. Angles enter as sine and cosine;
+    periodic kernels take their inputs as they are. Hyper-parameters are maximum a posteriori; the noise is one learned
+    number for each variable. Everything is float64.
 
-    The cost is that of a Cholesky decomposition of n training steps: a few thousand at most. A sparse version does not
-    exist yet.
+    The cost is that of a Cholesky decomposition of n training steps. With more than a few thousand, the process becomes
+    a sparse variational one (Titsias 2009), whose cost grows with n only.
 
     Parameters
     ----------
     mean : Structure, optional
         With a schema and fixed parameters; its process noise, if any, is not used. By default the state stays as it is.
-    kernel : Kernel
-        ``RBF()`` or ``Matern(nu=...)`` of :mod:`bayeswm.inference`, with a length scale for each input.
+    kernel : Kernel or gpytorch.kernels.Kernel, optional
+        ``RBF()`` (the default), ``Matern(nu=...)`` and ``Periodic(...)`` of :mod:`bayeswm.inference`, each of some
+        inputs if ``active=`` names variables of the schema, and what ``+`` and ``*`` make of them. A kernel without a
+        signal gets one that is learned; ``Scaled(RBF(), signal=1.0)`` fixes it. Of GPyTorch's, see
+        :func:`bayeswm.inference.from_gpytorch`.
+    constant : bool
+        Learn a constant beside the mean structure, so that far from the data the answer is both together.
     priors : HyperPriors, optional
         Of the hyper-parameters, in standardised units; None maximises the marginal likelihood alone.
     restarts : int
@@ -54,16 +81,22 @@ class GaussianProcess(DynamicsModel):
         Smallest standard deviation of the noise, as a share of the outputs' root mean square.
     features : int
         Random waves of a drawn function; more make draws more Gaussian (their mean and covariance are exact anyway).
+    sparse : InducingPoints, optional
+        From how many training steps on the process is sparse, and with how many inducing points; None is always exact.
+    outputs : Coregionalised, optional
+        Learn how state variables vary together, with one kernel for all of them. By default each is independent, with
+        hyper-parameters of its own. Of a sparse process, these are learned on evenly spaced steps, as many as would
+        still be exact.
 
     Attributes
     ----------
     fits : tuple of OutputFit
-        How the fit of each state variable went.
+        How the fit of each state variable went, or of all together if they are coregionalised.
 
     Raises
     ------
     SpecError
-        If a number makes no sense, or the mean is not fixed.
+        If a number makes no sense, the mean is not fixed, or a kernel has no exact draws.
 
     Examples
     --------
@@ -84,19 +117,24 @@ class GaussianProcess(DynamicsModel):
         self,
         *,
         mean: Structure | None = None,
-        kernel: Kernel | None = None,
+        kernel: Kernel | gpytorch.kernels.Kernel | None = None,
+        constant: bool = False,
         priors: HyperPriors | None = HyperPriors(),  # noqa: B008 (frozen)
         restarts: int = 3,
         noise_floor: float = 3e-3,
-        features: int = 1024,
+        features: int = 512,
+        sparse: InducingPoints | None = InducingPoints(),  # noqa: B008 (frozen)
+        outputs: Coregionalised | None = None,
     ) -> None:
         for name, value in {"restarts": restarts, "features": features}.items():
             if not isinstance(value, int) or value < 1:
                 raise SpecError(f"expected {name} >= 1, got {value!r}")
         if not 0 < noise_floor < 1:
             raise SpecError(f"expected noise_floor in (0, 1), got {noise_floor}")
-        if kernel is not None and not isinstance(kernel, Kernel):
-            raise SpecError(f"expected a kernel of bayeswm.inference, RBF() or Matern(nu=...), got {kernel!r}")
+        if kernel is None:
+            kernel = RBF()
+        elif not isinstance(kernel, Kernel):
+            kernel = from_gpytorch(kernel)
         if mean is not None:
             if mean.schema is None:
                 raise SpecError(f"expected a mean with fixed parameters, got {mean.name}, which learns its own")
@@ -105,7 +143,12 @@ class GaussianProcess(DynamicsModel):
                 raise SpecError(
                     f"expected a mean with fixed parameters, got laws for {', '.join(uncertain)}; give numbers"
                 )
-        self.mean, self.kernel, self.priors = mean, RBF() if kernel is None else kernel, priors
+        if outputs is None:
+            kernel = with_signal(kernel)
+        elif isinstance(kernel, Scaled) and kernel.signal is None:
+            kernel = kernel.kernel  # the outputs' covariance has it
+        self.mean, self.kernel, self.priors, self.sparse, self.outputs = mean, kernel, priors, sparse, outputs
+        self.constant = constant
         self.restarts, self.noise_floor, self.features = restarts, noise_floor, features
         self.fits: tuple[OutputFit, ...] = ()
         self._residual: Residual | None = None
@@ -127,11 +170,35 @@ class GaussianProcess(DynamicsModel):
         return self._fitted.schema
 
     @property
-    def hyper(self) -> Hyper:
-        """Hyper-parameters: length scales of standardised inputs, standard deviations in the state's units."""
+    def hyper(self) -> HyperTable:
+        """Hyper-parameters by name: length scales of standardised inputs, standard deviations in the state's units."""
         r = self._fitted
-        length, signal, noise = r.posterior.hyper
-        return Hyper(length, signal * r.output_scale, noise * r.output_scale)
+        kernel, values = r.posterior.kernel, r.posterior.hyper.values
+        if isinstance(kernel, Scaled) and self.outputs is not None:
+            kernel, values = kernel.kernel, values[:, :-1]  # what is shared
+        parameters = kernel.parameters(len(r.columns.names))
+        parts = values.split([len(p.typical) for p in parameters], -1)
+        scale = r.output_scale[:, None] if self.outputs is None else 1.0
+        return HyperTable(
+            r.schema.state.columns,
+            {p.name: v * scale if p.kind == "signal" else v for p, v in zip(parameters, parts, strict=True)},
+            {p.name: tuple(r.columns.names[c] for c in p.columns) for p in parameters},
+            signal=self.output_covariance.diagonal().sqrt(),
+            noise=r.noise,
+        )
+
+    @property
+    def output_covariance(self) -> Tensor:
+        """Prior covariance of the state variables' functions at one input, in the state's units, shape (S, S)."""
+        r = self._fitted
+        kernel, values = r.posterior.kernel, r.posterior.hyper.values
+        return r.covariance(torch.stack([kernel.variance(v, len(r.columns.names)) for v in values]))
+
+    @property
+    def inducing(self) -> Tensor | None:
+        """Inducing points of each output as standardised inputs, shape (S, m, D); None where the process is exact."""
+        posterior = self._fitted.posterior
+        return posterior.centers if isinstance(posterior, SparsePosterior) else None
 
     @property
     def jitter(self) -> tuple[float, ...]:
@@ -176,22 +243,13 @@ class GaussianProcess(DynamicsModel):
             self.mean.bind(schema)
         with torch.inference_mode(False), torch.no_grad():
             data = trajectories.transitions()
-            check_memory(len(data.state), schema.state.size, data.state.device)
-            residual = Residual.standardised(schema, self.mean, self.kernel, data=data)
-            posterior = residual.posterior
-            hyper, fits = fit_hyper(
-                self.kernel,
-                posterior.x,
-                posterior.y,
-                priors=self.priors,
-                restarts=self.restarts,
-                noise_floor=self.noise_floor,
-                seed=0 if seed is None else seed,
-                progress=progress,
+            settings = FitSettings(
+                self.priors, self.restarts, self.noise_floor, self.constant, self.sparse, self.outputs
             )
-            posterior = dataclasses.replace(posterior, hyper=hyper)
-            _ = posterior.alpha  # so that a covariance that cannot be decomposed is found here
-        self._residual, self.fits = dataclasses.replace(residual, posterior=posterior), fits
+            settings.check_memory(len(data.state), schema.state.size, device=data.state.device)
+            blank = Residual.standardised(schema, self.mean, self.kernel, data=data, constant=self.constant)
+            residual, fits = fit_residual(blank, settings, seed=0 if seed is None else seed, progress=progress)
+        self._residual, self.fits = residual, fits
         return self
 
     @override
@@ -210,13 +268,14 @@ class GaussianProcess(DynamicsModel):
             raise SpecError(f"expected worlds >= 1, got {worlds}")
         with torch.no_grad():
             paths = draw_paths(residual.posterior, worlds, features=self.features, generator=generator)
-            noise = residual.posterior.hyper.noise * residual.output_scale
-            paths["process_noise"] = noise.expand(worlds, -1).clone()
+            paths["process_noise"] = residual.noise.expand(worlds, -1).clone()
         return GaussianProcessWorlds(residual, paths)
 
     @override
     def condition(self, trajectories: Trajectories, *, in_training: bool = False) -> GaussianProcess:
-        """Return the process given these trajectories too, exactly; hyper-parameters stay as they are.
+        """Return the process given these trajectories too; hyper-parameters and inducing points stay as they are.
+
+        An exact process is conditioned exactly; a sparse one is what it were, had it seen all data at once.
 
         Parameters
         ----------
@@ -237,17 +296,17 @@ class GaussianProcess(DynamicsModel):
             raise SpecError("expected trajectories of the model's schema, got another; see Trajectories.with_schema")
         new = self._like()
         with torch.inference_mode(False), torch.no_grad():
-            data = Transitions(*(v.to(residual.posterior.x.device) for v in trajectories.transitions()))
-            x = torch.cat((residual.posterior.x, residual.inputs(*data[:3])))
-            y = torch.cat((residual.posterior.y, residual.outputs(data)), -1)
-            check_memory(len(x), len(y), x.device)
-            new._residual = dataclasses.replace(residual, posterior=dataclasses.replace(residual.posterior, x=x, y=y))
+            data = Transitions(*(v.to(residual.input_mean.device) for v in trajectories.transitions()))
+            x, y, posterior = residual.inputs(*data[:3]), residual.outputs(data), residual.posterior
+            if isinstance(posterior, ExactPosterior):
+                check_memory(len(posterior.x) + len(x), len(y), x.device)
+            new._residual = dataclasses.replace(residual, posterior=posterior.condition(x, y))
             _ = new._residual.posterior.alpha
         new.fits = self.fits
         return new
 
     def posterior(self, state: Tensor, action: Tensor, *, context: Tensor | None = None) -> FunctionMoments:
-        """Return the exact mean and variance of the next state without process noise, over all worlds.
+        """Return mean, variance and covariance of the next state without process noise, over all worlds.
 
         Parameters
         ----------
@@ -271,7 +330,7 @@ class GaussianProcess(DynamicsModel):
         given = {"state": state, "action": action, "context": torch.empty(0) if context is None else context}
         parts: list[Tensor] = []
         for name, values in given.items():
-            tensor, columns = torch.as_tensor(values).to(r.posterior.x), getattr(r.schema, name).columns
+            tensor, columns = torch.as_tensor(values).to(r.input_mean), getattr(r.schema, name).columns
             bad = int((~tensor.isfinite()).sum())
             if tensor.ndim < 1 or tensor.shape[-1] != len(columns) or bad:
                 raise DataError(
@@ -284,30 +343,41 @@ class GaussianProcess(DynamicsModel):
         points = r.inputs(state, action, context)
         mean, variance = (v.mT.reshape(*batch, -1) for v in r.posterior.function(points.reshape(-1, points.shape[-1])))
         known = r.known(state, action, context, 0)
-        return FunctionMoments(known + mean * r.output_scale, variance * r.output_scale.square())
+        covariance = r.covariance(variance)
+        return FunctionMoments(known + r.changes(mean), covariance.diagonal(dim1=-2, dim2=-1), covariance)
 
     # --- files ------------------------------------------------------------------------------------------------------
 
     def _settings(self) -> dict[str, Any]:
-        return {"restarts": self.restarts, "noise_floor": self.noise_floor, "features": self.features}
+        return {
+            "constant": self.constant,
+            "restarts": self.restarts,
+            "noise_floor": self.noise_floor,
+            "features": self.features,
+        }
 
     def _like(self) -> GaussianProcess:
-        return GaussianProcess(mean=self.mean, kernel=self.kernel, priors=self.priors, **self._settings())
+        chosen = {"kernel": self.kernel, "priors": self.priors, "sparse": self.sparse, "outputs": self.outputs}
+        return GaussianProcess(mean=self.mean, **chosen, **self._settings())
 
     @override
     def state_dict(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
         r = self._fitted
-        if type(self.kernel) not in (RBF, Matern):
-            raise SpecError(f"expected a kernel of the library to save, RBF() or Matern(nu=...), got {self.kernel!r}")
+        kernel = self.kernel.to_dict()
+        if kernel_from_dict(kernel) != self.kernel:
+            raise SpecError(f"expected a kernel of the library to save, got {self.kernel!r}, a class of your own")
         config = {
             **self._settings(),
-            "kernel": self.kernel.to_dict(),
-            "priors": None if self.priors is None else dataclasses.asdict(self.priors),
+            "kernel": kernel,
+            "priors": None if self.priors is None else self.priors.to_dict(),
+            "sparse": None if self.sparse is None else dataclasses.asdict(self.sparse),
+            "outputs": None if self.outputs is None else dataclasses.asdict(self.outputs),
             "schema": r.schema.to_dict(),
             "fits": [dataclasses.asdict(f) for f in self.fits],
         }
-        tensors = {"x": r.posterior.x, "y": r.posterior.y, **r.posterior.hyper._asdict()}
-        tensors |= {"input_mean": r.input_mean, "input_scale": r.input_scale, "output_scale": r.output_scale}
+        tensors = r.posterior.tensors()
+        tensors |= {name: getattr(r, name) for name in _SCALES}
+        tensors |= {} if r.mixing is None else {"mixing": r.mixing}
         return plain(config), tensors
 
     @classmethod
@@ -315,19 +385,21 @@ class GaussianProcess(DynamicsModel):
     def from_state(
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], structure: Structure | None
     ) -> GaussianProcess:
-        priors = config["priors"]
+        priors, sparse, outputs = config["priors"], config["sparse"], config["outputs"]
         model = cls(
             mean=structure,
-            kernel=Kernel.from_dict(config["kernel"]),
-            priors=None if priors is None else HyperPriors(**{k: (v[0], v[1]) for k, v in priors.items()}),
-            **{k: config[k] for k in ("restarts", "noise_floor", "features")},
+            kernel=kernel_from_dict(config["kernel"]),
+            priors=None if priors is None else HyperPriors.from_dict(priors),
+            sparse=None if sparse is None else InducingPoints(**sparse),
+            outputs=None if outputs is None else Coregionalised(**outputs),
+            **{k: config[k] for k in _SETTINGS},
         )
-        hyper = Hyper(*(tensors[k].clone() for k in Hyper._fields))
-        model._residual = Residual(
-            Schema.from_dict(config["schema"]),
-            structure,
-            ExactPosterior(model.kernel, tensors["x"].clone(), tensors["y"].clone(), hyper),
-            *(tensors[k].clone() for k in ("input_mean", "input_scale", "output_scale")),
-        )
+        kept = {name: values.clone() for name, values in tensors.items()}
+        hyper = Hyper(*(kept.pop(k) for k in Hyper._fields))
+        scales, mixing = [kept.pop(k) for k in _SCALES], kept.pop("mixing", None)
+        columns, bound = Inputs.bind(Schema.from_dict(config["schema"]), model.kernel)
+        kind = SparsePosterior if "centers" in kept else ExactPosterior
+        posterior = kind(bound if outputs is None else Scaled(bound), hyper=hyper, **kept)
+        model._residual = Residual(columns, structure, posterior, *scales, mixing=mixing)
         model.fits = tuple(OutputFit(**{**f, "starts": tuple(f["starts"])}) for f in config["fits"])
         return model

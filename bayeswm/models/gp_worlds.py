@@ -16,43 +16,55 @@ from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Structure
 from bayeswm.base.trajectories import Transitions
 from bayeswm.base.worlds import MarkovWorlds
+from bayeswm.inference.gp_algebra import Kernel
 from bayeswm.inference.gp_exact import ExactPosterior, Hyper
-from bayeswm.inference.gp_kernels import Kernel
-from bayeswm.inference.pathwise import evaluate_paths
+from bayeswm.inference.pathwise import Posterior, evaluate_paths
+from bayeswm.models.gp_inputs import Inputs
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Residual:
     """What the mean structure misses, as a process on standardised inputs and outputs."""
 
-    schema: Schema
+    columns: Inputs
     mean: Structure | None
-    posterior: ExactPosterior
+    posterior: Posterior
     input_mean: Tensor
     input_scale: Tensor
     output_scale: Tensor
+    output_shift: Tensor
+    mixing: Tensor | None = None
+    """What mixes independent processes to coregionalised outputs, (S, S)."""
+
+    @property
+    def schema(self) -> Schema:
+        """Variables."""
+        return self.columns.schema
 
     @classmethod
-    def standardised(cls, schema: Schema, mean: Structure | None, kernel: Kernel, *, data: Transitions) -> Residual:
-        """Take the scales from training data; the hyper-parameters are still to be found, and 1."""
-        device = data.state.device
-        inputs = schema.state.embedding_size + schema.action.embedding_size + schema.context.embedding_size
-        size = schema.state.size
-        one = torch.ones(size, dtype=torch.float64, device=device)
-        hyper = Hyper(one[:, None].expand(-1, inputs), one, one)
-        blank = ExactPosterior(kernel, one.new_empty(0, inputs), one.new_empty(size, 0), hyper)
-        raw = cls(schema, mean, blank, one.new_zeros(inputs), one.new_ones(inputs), one)
+    def standardised(
+        cls, schema: Schema, mean: Structure | None, kernel: Kernel, *, data: Transitions, constant: bool
+    ) -> Residual:
+        """Take scales, and with a constant the shift, from training data; hyper-parameters are still to be found."""
+        columns, bound = Inputs.bind(schema, kernel)
+        inputs, size = len(columns.names), schema.state.size
+        one = torch.ones(size, dtype=torch.float64, device=data.state.device)
+        hyper = Hyper(one[:, None].expand(-1, bound.size(inputs)), one)
+        blank = ExactPosterior(bound, one.new_empty(0, inputs), one.new_empty(size, 0), hyper)
+        raw = cls(columns, mean, blank, one.new_zeros(inputs), one.new_ones(inputs), one, 0 * one)
         x, y = raw.inputs(data.state, data.action, data.context), raw.outputs(data)
         center = x.mean(0)
         spread = (x - center).square().mean(0).sqrt()
-        constant = spread <= 1e-9 * x.abs().amax(0).clamp(min=1e-30)
-        if len(x) > 1 and bool(constant.any()):
-            features = (f"state feature {i}" for i in range(schema.state.embedding_size))
-            names = (*features, *schema.action.columns, *schema.context.columns)
-            named = [names[i] if i < len(names) else f"feature {i}" for i in constant.nonzero()[:, 0].tolist()]
+        still = spread <= 1e-9 * x.abs().amax(0).clamp(min=1e-30)
+        if len(x) > 1 and bool(still.any()):
+            named = [columns.names[i] for i in still.nonzero()[:, 0].tolist()]
             warnings.warn(f"constant input column(s) {', '.join(named)}: scale 1 is used", DataWarning, stacklevel=3)
-        spread = torch.where(constant, 1.0, spread)
-        scale = y.square().mean(-1).sqrt()
+        spread = torch.where(still, 1.0, spread)
+        center[columns.features :], spread[columns.features :] = 0.0, 1.0  # a period is in the input's own units
+        shift = y.mean(-1) if constant else 0 * one
+        y = y - shift[:, None]
+        # with a constant, what is usual: divided by n - 1
+        scale = (y.square().sum(-1) / max(len(x) - constant, 1)).sqrt()
         # what is left by rounding is nothing to learn
         nothing = scale <= 1e-12 * data.next_state.double().abs().amax(0).clamp(min=1e-30)
         if bool(nothing.any()):
@@ -62,31 +74,44 @@ class Residual:
             change = schema.state.difference(data.next_state.double(), data.state.double()).square().mean(0).sqrt()
             scale = torch.where(nothing, torch.where(change > 0, change, 1.0), scale)
         posterior = dataclasses.replace(blank, x=(x - center) / spread, y=y / scale[:, None])
-        return cls(schema, mean, posterior, center, spread, scale)
+        return cls(columns, mean, posterior, center, spread, scale, shift)
 
     def inputs(self, state: Tensor, action: Tensor, context: Tensor) -> Tensor:
         """Return standardised inputs, shape (*batch, D)."""
-        s = self.schema
-        batch = torch.broadcast_shapes(state.shape[:-1], action.shape[:-1], context.shape[:-1])
-        parts = (s.state.embed(state.double()), s.action.embed(action.double()), s.context.embed(context.double()))
-        x = torch.cat([p.expand(*batch, p.shape[-1]) for p in parts if p.shape[-1]], -1)
-        return (x - self.input_mean) / self.input_scale
+        return (self.columns(state, action, context) - self.input_mean) / self.input_scale
 
     def outputs(self, data: Transitions) -> Tensor:
-        """Return scaled differences between what came and what the mean says, shape (S, n)."""
+        """Return scaled, unmixed differences between what came and what the mean says, shape (S, n)."""
         known = self.known(data.state.double(), data.action.double(), data.context.double(), data.step)
-        return (self.schema.state.difference(data.next_state.double(), known) / self.output_scale).mT.contiguous()
+        scaled = (self.schema.state.difference(data.next_state.double(), known) / self.output_scale).mT.contiguous()
+        return scaled if self.mixing is None else torch.linalg.solve(self.mixing, scaled)
+
+    def changes(self, values: Tensor) -> Tensor:
+        """Return what values of the processes (..., S) mean in the state's units."""
+        return (values if self.mixing is None else values @ self.mixing.mT) * self.output_scale
+
+    def covariance(self, variance: Tensor) -> Tensor:
+        """Return the state's covariance (..., S, S) given variances of the processes (..., S)."""
+        if self.mixing is None:
+            return torch.diag_embed(variance * self.output_scale.square())
+        mixing = self.output_scale[:, None] * self.mixing
+        return (mixing * variance[..., None, :]) @ mixing.mT
+
+    @property
+    def noise(self) -> Tensor:
+        """Standard deviations of the process noise in the state's units, shape (S,)."""
+        return self.covariance(self.posterior.hyper.noise.square()).diagonal().sqrt()
 
     def known(self, state: Tensor, action: Tensor, context: Tensor, step: int | Tensor) -> Tensor:  # noqa: PLR0917
-        """Return the mean structure's next state, shape (*batch, S)."""
+        """Return the next state by the mean structure and the constant, shape (*batch, S)."""
         if self.mean is None:
-            return state
+            return state + self.output_shift
         values = {
             # the dtype at once: a float would become float32 on the way
             k: torch.as_tensor(p.value, dtype=state.dtype, device=state.device)
             for k, p in self.mean.parameters().items()
         }
-        return self.mean.transition(values, state, action, context, step)[0]
+        return self.mean.transition(values, state, action, context, step)[0] + self.output_shift
 
 
 class GaussianProcessWorlds(MarkovWorlds):
@@ -134,7 +159,7 @@ class GaussianProcessWorlds(MarkovWorlds):
         full = points.shape[1:-1]
         values = evaluate_paths(r.posterior, self.parameters, points.reshape(len(points), -1, points.shape[-1]))
         known = r.known(state, action, context, step)
-        mean = known + values.view(len(values), *full, -1) * r.output_scale
+        mean = known + r.changes(values.view(len(values), *full, -1))
         scale = self.parameters["process_noise"].view(len(self), *(1,) * (mean.ndim - 2), -1)
         return Gaussian(mean, scale)
 

@@ -13,6 +13,8 @@ from torch.distributions import Distribution, HalfNormal
 
 from bayeswm.base.errors import DataWarning, SpecError
 from bayeswm.base.hierarchy import Hierarchical
+from bayeswm.base.laws import Law
+from bayeswm.base.one_step import log_prob_by_column
 from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Structure
 from bayeswm.base.trajectories import Trajectories, Transitions
@@ -23,7 +25,7 @@ from bayeswm.inference.gaussian_filter import LinearGaussian, Unscented
 from bayeswm.inference.joint import Joint
 from bayeswm.inference.likelihoods import GaussianLikelihood, Likelihood
 from bayeswm.models.episode_worlds import EpisodeWorlds
-from bayeswm.models.levels import EPISODE, in_episodes, levels_of, sites, step_in_lanes
+from bayeswm.models.levels import EPISODE, SCALE, in_episodes, levels_of, sites, step_in_lanes
 from bayeswm.models.sensing import Sensing
 from bayeswm.models.window_likelihood import Windows, open_loop_log_likelihood
 from bayeswm.structures.linear import Linear
@@ -138,25 +140,12 @@ class Specification:
     def _one_step(self, data: Transitions, recording: Tensor) -> Joint:
         episode = self._index(recording)[data.episode]
 
-        def step(values: Mapping[str, Tensor], rows: Tensor | None) -> tuple[Tensor, Tensor, dict[str, Tensor], Any]:
-            part = data if rows is None else Transitions(*(v[rows] for v in data))
-            parameters = self.parameters(values)
-            inputs = (part.state[None, None], part.action, part.context)
-            where = episode if rows is None else episode[rows]
-            mean, scale = self._step(parameters, *inputs, part.step, where)
-            if NOISE in parameters:
-                scale = parameters[NOISE][:, None, None]
-            if scale is None:  # noise is given wherever the structure has none
-                raise SpecError(f"expected noise from {self.structure.name} or the model, got none")
-            return mean, scale, parameters, inputs
-
         def predict(values: Mapping[str, Tensor], rows: Tensor | None) -> tuple[Tensor, Tensor]:
-            mean, scale, *_ = step(values, rows)
+            mean, scale, *_ = self._transitions(values, data, episode, rows)
             return mean[:, 0], scale.expand(mean.shape)[:, 0]
 
         def log_likelihood(values: Mapping[str, Tensor], rows: Tensor | None) -> Tensor:
-            mean, scale, parameters, inputs = step(values, rows)
-            law = self.likelihood.law(mean, scale, schema=self.schema, parameters=parameters, inputs=inputs)
+            law = self._transition_law(values, data, episode, rows)
             return law.log_prob(data.next_state if rows is None else data.next_state[rows])[:, 0]
 
         exact = isinstance(self.likelihood, GaussianLikelihood)
@@ -168,6 +157,7 @@ class Specification:
             predict=predict if exact else None,
             target=data.next_state if exact else None,
             noise={f"{NOISE}.{k}": (columns.index(k), self.noise[k][1]) for k in columns},
+            scaled_by=self._centred(),
             layers={k: v for k, v in self.structure.layers().items() if k in self.laws},
         )
 
@@ -207,7 +197,28 @@ class Specification:
                 sensors=Sensors(columns, parameters[SENSORS]),
             )
 
-        return Joint(self.laws, log_likelihood, terms=len(windows.start))
+        return Joint(self.laws, log_likelihood, terms=len(windows.start), scaled_by=self._centred())
+
+    def _transitions(  # noqa: PLR0917 (hot path)
+        self, values: Mapping[str, Tensor], data: Transitions, episode: Tensor, rows: Tensor | None
+    ) -> tuple[Tensor, Tensor, dict[str, Tensor], Any]:
+        """Return mean and noise of recorded transitions, with the parameters and inputs that they come from."""
+        part = data if rows is None else Transitions(*(v[rows] for v in data))
+        parameters = self.parameters(values)
+        inputs = (part.state[None, None], part.action, part.context)
+        where = episode if rows is None else episode[rows]
+        mean, scale = self._step(parameters, *inputs, part.step, where)
+        if NOISE in parameters:
+            scale = parameters[NOISE][:, None, None]
+        if scale is None:  # noise is given wherever the structure has none
+            raise SpecError(f"expected noise from {self.structure.name} or the model, got none")
+        return mean, scale, parameters, inputs
+
+    def _transition_law(  # noqa: PLR0917 (hot path)
+        self, values: Mapping[str, Tensor], data: Transitions, episode: Tensor, rows: Tensor | None
+    ) -> Law:
+        mean, scale, parameters, inputs = self._transitions(values, data, episode, rows)
+        return self.likelihood.law(mean, scale, schema=self.schema, parameters=parameters, inputs=inputs)
 
     def _step(  # noqa: PLR0917 (hot path)
         self,
@@ -226,6 +237,11 @@ class Specification:
         each = {k: v[:, episode].view(len(v), *between, -1) for k, v in in_episodes(self.levels, parameters).items()}
         return step_in_lanes(self.structure, own, each, state, action, context, step)
 
+    def _centred(self) -> dict[str, str]:
+        """Return in units of which parameters episodes have their coordinates: data usually say much of each."""
+        uncertain = [k for k, law in self.levels.items() if isinstance(law.scale, Distribution)]
+        return {f"{k}.{EPISODE}": f"{k}.{SCALE}" for k in uncertain}
+
     def _index(self, recording: Tensor) -> Tensor:
         """Return where each recording stands among the episodes."""
         if not self.levels:
@@ -234,6 +250,22 @@ class Specification:
 
     def _law(self, mean: Tensor, scale: Tensor, **given: Any) -> Any:
         return self.likelihood.law(mean, scale, schema=self.schema, **given)
+
+    def transition_law(self, values: Mapping[str, Tensor], trajectories: Trajectories) -> Law:
+        """Return the law of what followed each recorded transition, its episode's own parameters given."""
+        data = transitions(trajectories)
+        return self._transition_law(values, data, self._index(trajectories.episode)[data.episode], None)
+
+    def pointwise(self, values: Mapping[str, Tensor], trajectories: Trajectories) -> dict[str, Tensor]:
+        """Return the log likelihood of each part of the data, (W, n) by name.
+
+        Parts are the columns of transitions, as of :func:`bayeswm.base.one_step.log_prob_by_column`, or each
+        ``window``.
+        """
+        if self.sensing is not None or self.window not in (None, 1):
+            return {"window": self.joint(trajectories).log_likelihood(values, None)}
+        columns = self.schema.state.columns
+        return log_prob_by_column(self.transition_law(values, trajectories), transitions(trajectories), columns)
 
 
 def specify(

@@ -3,7 +3,7 @@ import json
 import pyro.distributions as pyro_dist
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import distributions as dist
 
@@ -126,6 +126,8 @@ def test_any_law_round_trips(law: dist.Distribution) -> None:
     assert (loaded.batch_shape, loaded.event_shape) == (law.batch_shape, law.event_shape)
     with torch.random.fork_rng():
         x = law.sample((3,))
+    # a float32 draw may underflow to the edge of the support, where torch refuses its own draw
+    assume(bool(law.support.check(x).all()))
     assert torch.equal(loaded.log_prob(x), law.log_prob(x))
 
 

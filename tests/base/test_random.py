@@ -12,6 +12,7 @@ from bayeswm.base.random import (
     global_rng,
     make_generator,
     permutation,
+    poisson,
     spawn_seeds,
     standard_normal,
     systematic,
@@ -21,6 +22,7 @@ from bayeswm.base.random import (
 DRAWS = {
     "standard_normal": lambda g: standard_normal((5,), g),
     "uniform": lambda g: uniform((5,), g),
+    "poisson": lambda g: poisson(torch.full((50,), 3.0), g),
     "permutation": lambda g: permutation(50, g),
     "systematic": lambda g: systematic(torch.zeros(7), 50, g),
     "spawn_seeds": lambda g: torch.tensor(spawn_seeds(g, 5)),

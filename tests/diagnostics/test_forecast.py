@@ -91,7 +91,10 @@ def test_a_hidden_state_is_forecast_from_all_that_was_measured_before() -> None:
     assert abs(float(part.predictive.mean[2, 0] - exact[0])) < 5 * float(error)
     (short,) = forecast(model, data, horizon=4, stride=3, history=2)
     assert short.past is not None
-    assert short.past.lengths.tolist() == [0, 2, 2] * 3
+    assert short.past.lengths.tolist() == [2, 2] * 3  # the first window of an episode has no past
+    assert torch.equal(short.outcomes[0], data.windows(4, stride=3).states()[1, 1:, :1])
+    with pytest.raises(bwm.DataError, match="8 steps before a window of 4"):
+        list(forecast(model, data, horizon=4, history=8))
     several = list(forecast(model, data, horizon=4, stride=3, chunk=2))
     assert torch.equal(torch.cat([p.outcomes for p in several]), part.outcomes)
 

@@ -98,3 +98,18 @@ def test_laws_without_a_smooth_map_are_refused() -> None:
         Unconstrained({"count": d.Poisson(3.0)})
     with pytest.raises(SpecError, match="at least one"):
         Unconstrained({})
+
+
+def test_coordinates_in_units_of_another_parameter() -> None:
+    flat = Unconstrained(
+        {"spread": d.LogNormal(0.0, 1.0), "z": d.Normal(torch.zeros(3), 1.0)}, scaled_by={"z": "spread"}
+    )
+    x = torch.tensor([[0.7, 1.0, -2.0, 0.5], [-1.0, 0.1, 0.2, 0.3]], dtype=torch.float64)
+    values, log_det = flat.constrain(x)
+    torch.testing.assert_close(values["z"], x[:, 1:] / x[:, :1].exp())
+    torch.testing.assert_close(flat.unconstrain(values), x)
+    for i in range(2):
+        jacobian = torch.autograd.functional.jacobian(
+            lambda at: torch.cat([v.flatten() for v in flat.constrain(at)[0].values()]), x[i]
+        )
+        torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, log_det[i])

@@ -1,74 +1,80 @@
 """Marginal likelihood and posterior against ten lines of dense algebra."""
 
-import math
-
 import pytest
 import torch
 
 import bayeswm as bwm
-from bayeswm.inference import RBF, ExactPosterior, Hyper, Matern, log_marginal
+from bayeswm.inference import RBF, ExactPosterior, Hyper, Matern, Scaled, log_marginal
 from bayeswm.inference.gp_exact import check_memory, factor
+from tests.inference.gp_kernels import KERNELS, by_definition, values_of
 
 F64 = torch.float64
-KERNELS = [RBF(), Matern(nu=0.5), Matern(nu=1.5), Matern(nu=2.5)]
+NOISE = torch.tensor(0.2, dtype=F64)
 
 
-def problem(n=12, d=3, seed=0):
+def problem(n=12, d=2, seed=0):
     g = torch.Generator().manual_seed(seed)
     x = torch.randn(n, d, generator=g, dtype=F64)
     return x, torch.sin(x.sum(-1)) + 0.1 * torch.randn(n, generator=g, dtype=F64)
 
 
-def hyper_of(log_hyper):
-    length, signal, noise = log_hyper[:-2].exp(), log_hyper[-2].exp(), log_hyper[-1].exp()
-    return Hyper(length[None], signal[None], noise[None])
-
-
-def covariance(kernel, a, b, log_hyper):
-    # differences first, with autograd through it; 1e-30 keeps the root's slope finite
-    r = (((a[:, None] - b) / log_hyper[:-2].exp()).square().sum(-1) + 1e-30).sqrt()
-    if isinstance(kernel, RBF):
-        return (2 * log_hyper[-2]).exp() * torch.exp(-0.5 * r**2)
-    s = math.sqrt(2 * kernel.nu) * r
-    return (2 * log_hyper[-2]).exp() * {0.5: 1, 1.5: 1 + s, 2.5: 1 + s + s**2 / 3}[kernel.nu] * torch.exp(-s)
-
-
-LOG_HYPER = torch.tensor([0.3, -0.2, 1.0, 0.4, -1.5], dtype=F64)
+def hyper_of(kernel, outputs=1):
+    return Hyper(values_of(kernel).expand(outputs, -1), NOISE.expand(outputs))
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=repr)
 def test_the_marginal_likelihood_and_its_gradient(kernel):
     x, y = problem()
     x, y = torch.cat((x, x[:1])), torch.cat((y, -y[:1]))  # a contradictory duplicate
-    at = LOG_HYPER.clone().requires_grad_()
-    k = covariance(kernel, x, x, at) + (2 * at[-1]).exp() * torch.eye(len(x), dtype=F64)
+    log_hyper = torch.cat((values_of(kernel), NOISE[None])).log()
+    at = log_hyper.clone().requires_grad_()
+    k = by_definition(kernel, x, x, at[:-1].exp()) + (2 * at[-1]).exp() * torch.eye(len(x), dtype=F64)
     expected = torch.distributions.MultivariateNormal(torch.zeros_like(y), k).log_prob(y)
     slope = torch.autograd.grad(expected, at)[0]
-    value, gradient = log_marginal(kernel, x, y, log_hyper=LOG_HYPER)
+    value, gradient, _ = log_marginal(kernel, x, y, log_hyper=log_hyper)
     assert abs(value - float(expected.detach())) < 1e-9
     torch.testing.assert_close(gradient, slope, rtol=1e-8, atol=1e-8)
+
+
+def test_a_constant_mean_is_the_best_one_and_the_gradient_is_that_of_the_best():
+    x, y = problem()
+    y, kernel = y + 3.0, Scaled(RBF())
+    log_hyper = torch.cat((values_of(kernel), NOISE[None])).log()
+    at, mean = log_hyper.clone().requires_grad_(), torch.tensor(3.0, dtype=F64)
+    found = log_marginal(kernel, x, y, log_hyper=log_hyper, constant=True)
+
+    def dense(mean):
+        k = by_definition(kernel, x, x, at[:-1].exp()) + (2 * at[-1]).exp() * torch.eye(len(x), dtype=F64)
+        return torch.distributions.MultivariateNormal(mean.expand(len(y)), k).log_prob(y)
+
+    # quadratic in the mean: one step of Newton is exact
+    mean.requires_grad_()
+    slope = torch.autograd.grad(dense(mean), mean, create_graph=True)[0]
+    best = (mean - slope / torch.autograd.grad(slope, mean)[0]).detach()
+    assert abs(found.constant - float(best)) < 1e-10
+    expected = dense(best)
+    assert abs(found.value - float(expected.detach())) < 1e-9
+    torch.testing.assert_close(found.gradient, torch.autograd.grad(expected, at)[0], rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("kernel", KERNELS, ids=repr)
 def test_the_posterior_is_that_of_dense_algebra(kernel):
     x, y = problem()
-    new = torch.randn(5, 3, generator=torch.Generator().manual_seed(1), dtype=F64)
-    posterior = ExactPosterior(kernel, x, y[None], hyper_of(LOG_HYPER))
-    k = covariance(kernel, x, x, LOG_HYPER) + (2 * LOG_HYPER[-1]).exp() * torch.eye(len(x), dtype=F64)
-    cross = covariance(kernel, new, x, LOG_HYPER)
+    new, values = torch.randn(5, 2, generator=torch.Generator().manual_seed(1), dtype=F64), values_of(kernel)
+    posterior = ExactPosterior(kernel, x, y[None], hyper_of(kernel))
+    k = by_definition(kernel, x, x, values) + NOISE**2 * torch.eye(len(x), dtype=F64)
+    cross = by_definition(kernel, new, x, values)
     mean, variance = posterior.function(new)
     torch.testing.assert_close(mean[0], cross @ torch.linalg.solve(k, y), rtol=0, atol=1e-10)
-    expected = covariance(kernel, new, new, LOG_HYPER) - cross @ torch.linalg.solve(k, cross.mT)
+    expected = by_definition(kernel, new, new, values) - cross @ torch.linalg.solve(k, cross.mT)
     torch.testing.assert_close(variance[0], expected.diagonal(), rtol=0, atol=1e-10)
     assert posterior.jitter == (0.0,)
 
 
 def test_chunks_of_points_change_nothing(monkeypatch):
     x, y = problem()
-    new = torch.randn(50, 3, generator=torch.Generator().manual_seed(1), dtype=F64)
-    posterior = ExactPosterior(
-        RBF(), x, torch.stack((y, -2 * y)), Hyper(*(torch.cat((v, v)) for v in hyper_of(LOG_HYPER)))
-    )
+    new, kernel = torch.randn(50, 2, generator=torch.Generator().manual_seed(1), dtype=F64), Scaled(RBF())
+    posterior = ExactPosterior(kernel, x, torch.stack((y, -2 * y)), hyper_of(kernel, outputs=2))
     whole = posterior.function(new)
     monkeypatch.setattr("bayeswm.inference.gp_exact._CHUNK", 7 * len(x))
     for one, parts in zip(whole, posterior.function(new), strict=True):
@@ -78,7 +84,7 @@ def test_chunks_of_points_change_nothing(monkeypatch):
 
 def test_a_singular_covariance_climbs_the_ladder_and_says_how_far():
     x = torch.zeros(6, 1, dtype=F64)
-    hyper = Hyper(torch.ones(1, 1, dtype=F64), torch.ones(1, dtype=F64), torch.zeros(1, dtype=F64))
+    hyper = Hyper(torch.ones(1, 1, dtype=F64), torch.zeros(1, dtype=F64))
     posterior = ExactPosterior(RBF(), x, torch.ones(1, 6, dtype=F64), hyper)
     assert 0 < posterior.jitter[0] <= 1e-6
     assert float(posterior.nugget) == posterior.jitter[0]

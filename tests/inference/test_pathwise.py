@@ -1,20 +1,14 @@
 """Drawn functions: exact mean and covariance, one function however it is asked."""
 
-import math
-
 import pytest
 import torch
 
-from bayeswm.inference import RBF, ExactPosterior, Hyper, Matern, draw_paths, evaluate_paths
+from bayeswm.inference import RBF, ExactPosterior, Hyper, Scaled, draw_paths, evaluate_paths
+from tests.inference.gp_kernels import COMPOSED, LEAVES, by_definition, values_of
 from tests.statistical.checks import BUDGET, gaussian_p, mean_p
 
 F64 = torch.float64
-KERNELS = [RBF(), Matern(nu=0.5), Matern(nu=1.5), Matern(nu=2.5)]
-HYPER = Hyper(
-    torch.tensor([[0.8, 1.5], [2.0, 0.6]], dtype=F64),
-    torch.tensor([1.3, 0.5], dtype=F64),
-    torch.tensor([0.2, 0.1], dtype=F64),
-)
+KERNELS = [*(Scaled(leaf) for leaf in LEAVES), *COMPOSED]
 
 
 def known(kernel, n=15):
@@ -23,24 +17,18 @@ def known(kernel, n=15):
     y = torch.stack((torch.sin(2 * x[:, 0]), 0.5 * torch.cos(x[:, 1]))) + 0.1 * torch.randn(
         2, n, generator=g, dtype=F64
     )
-    return ExactPosterior(kernel, x, y, HYPER)
+    values = torch.stack([values_of(kernel, seed=s) for s in range(2)])
+    return ExactPosterior(kernel, x, y, Hyper(values, torch.tensor([0.2, 0.1], dtype=F64)))
 
 
 def dense(posterior, output, new):
     """Mean and covariance of the function at new points, by dense algebra."""
-    length, signal, noise = (v[output] for v in posterior.hyper)
-
-    def k(a, b):
-        r = ((a[:, None] - b) / length).square().sum(-1).sqrt()
-        if isinstance(posterior.kernel, RBF):
-            return signal**2 * torch.exp(-0.5 * r**2)
-        s = math.sqrt(2 * posterior.kernel.nu) * r
-        return signal**2 * {0.5: 1, 1.5: 1 + s, 2.5: 1 + s + s**2 / 3}[posterior.kernel.nu] * torch.exp(-s)
-
-    gain = torch.linalg.solve(
-        k(posterior.x, posterior.x) + noise**2 * torch.eye(len(posterior.x), dtype=F64), k(posterior.x, new)
-    ).mT
-    return gain @ posterior.y[output], k(new, new) - gain @ k(posterior.x, new)
+    values, noise = (v[output] for v in posterior.hyper)
+    x = posterior.x
+    k = by_definition(posterior.kernel, x, x, values) + noise**2 * torch.eye(len(x), dtype=F64)
+    cross = by_definition(posterior.kernel, x, new, values)
+    gain = torch.linalg.solve(k, cross).mT
+    return gain @ posterior.y[output], by_definition(posterior.kernel, new, new, values) - gain @ cross
 
 
 NEW = torch.tensor([[0.0, 0.0], [0.4, -0.3], [1.5, 1.0], [-2.0, 2.5], [6.0, -6.0]], dtype=F64)
@@ -50,7 +38,7 @@ NEW = torch.tensor([[0.0, 0.0], [0.4, -0.3], [1.5, 1.0], [-2.0, 2.5], [6.0, -6.0
 @pytest.mark.parametrize("kernel", KERNELS, ids=repr)
 def test_draws_have_the_exact_mean_and_covariance(kernel):
     posterior = known(kernel)
-    paths = draw_paths(posterior, 4000, features=1024, generator=torch.Generator().manual_seed(1))
+    paths = draw_paths(posterior, 2000, features=512, generator=torch.Generator().manual_seed(1))
     values = evaluate_paths(posterior, paths, NEW[None])
     for output in range(2):
         p_mean, p_covariance = gaussian_p(values[..., output], *dense(posterior, output, NEW))
@@ -62,9 +50,10 @@ def test_draws_have_the_exact_mean_and_covariance(kernel):
 
 
 @pytest.mark.statistical
-def test_mean_and_covariance_are_exact_with_few_features_too():
-    posterior = known(RBF())
-    paths = draw_paths(posterior, 40_000, features=4, generator=torch.Generator().manual_seed(2))
+@pytest.mark.parametrize("kernel", [Scaled(RBF()), *COMPOSED[2:]], ids=repr)
+def test_mean_and_covariance_are_exact_with_few_features_too(kernel):
+    posterior = known(kernel)
+    paths = draw_paths(posterior, 20_000, features=4, generator=torch.Generator().manual_seed(2))
     values = evaluate_paths(posterior, paths, NEW[None])[..., 0]
     mean, covariance = dense(posterior, 0, NEW)
     assert mean_p(values, mean) > BUDGET
@@ -73,8 +62,9 @@ def test_mean_and_covariance_are_exact_with_few_features_too():
     assert mean_p(centred[:, :, None] * centred[:, None, :], covariance) > BUDGET
 
 
-def test_a_function_is_one_function_however_it_is_asked(monkeypatch):
-    posterior = known(Matern(nu=1.5))
+@pytest.mark.parametrize("kernel", KERNELS, ids=repr)
+def test_a_function_is_one_function_however_it_is_asked(kernel, monkeypatch):
+    posterior = known(kernel)
     paths = draw_paths(posterior, 6, features=128, generator=torch.Generator().manual_seed(3))
     points = torch.randn(6, 40, 2, generator=torch.Generator().manual_seed(4), dtype=F64)
     values = evaluate_paths(posterior, paths, points)
@@ -91,7 +81,7 @@ def test_a_function_is_one_function_however_it_is_asked(monkeypatch):
 
 
 def test_worlds_have_features_of_their_own():
-    paths = draw_paths(known(RBF()), 3, features=8, generator=torch.Generator().manual_seed(0))
+    paths = draw_paths(known(Scaled(RBF())), 3, features=8, generator=torch.Generator().manual_seed(0))
     for name in ("frequency", "phase", "amplitude", "update"):
         assert not torch.equal(paths[name][0], paths[name][1])
         assert not torch.equal(paths[name][:, 0], paths[name][:, 1])

@@ -1,4 +1,5 @@
 import math
+import threading
 from pathlib import Path
 
 import pytest
@@ -288,6 +289,24 @@ def test_same_seed_same_posterior_and_nothing_else_is_touched() -> None:
     assert torch.equal(data.state, kept)
     with torch.inference_mode():
         assert torch.equal(linear(data, inference=short).posterior["A"], one.posterior["A"])
+
+
+@pytest.mark.filterwarnings("ignore::bayeswm.base.errors.FitWarning")
+def test_two_fits_in_two_threads_are_those_of_one() -> None:
+    short = HMC(chains=4, warmup=20, draws=10)
+    data = [linear_data(seed=i) for i in (0, 1)]
+    alone = [linear(d, inference=short).posterior["A"] for d in data]
+    found: dict[int, Tensor] = {}
+
+    def work(i: int) -> None:
+        found[i] = linear(data[i], inference=short).posterior["A"]
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(torch.equal(found[i], alone[i]) for i in range(2))
 
 
 # --- refusals ---------------------------------------------------------------------------------------------------------

@@ -136,4 +136,6 @@ def test_fits_in_two_threads_are_right():
     for t in threads:
         t.join()
     for m in models[1:]:
-        assert all(torch.equal(a, b) for a, b in zip(m.hyper, models[0].hyper, strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(*(n._residual.posterior.hyper for n in (m, models[0])), strict=True)
+        )

@@ -352,8 +352,8 @@ def test_parts_and_replaced_worlds_keep_their_sensors() -> None:
     assert single.start(torch.zeros(2)).dtype == torch.float32
     heavy = worlds.reweight(torch.tensor([0.0, 0.0, 0.0, 5.0]).double())
     torch.testing.assert_close(heavy.dynamics.log_weight, heavy.log_weight)
-    with pytest.raises(bwm.SpecError, match="sensor noise > 0"):
-        worlds.replace(sensor_noise=0.0)
+    with pytest.raises(bwm.SpecError, match="sensor noise >= 0"):
+        worlds.replace(sensor_noise=-0.1)
     with pytest.raises(bwm.SpecError, match="mass > 0"):
         worlds.replace(mass=-1.0)
 
@@ -376,11 +376,11 @@ def test_what_is_refused() -> None:
     with pytest.raises(bwm.SpecError, match=r"expected state \(x, v\)"):
         worlds.start(data.with_schema(other))
     inner = worlds.dynamics
-    with pytest.raises(bwm.SpecError, match="sensor noise > 0"):
+    with pytest.raises(bwm.SpecError, match="sensor noise >= 0"):
         SensedWorlds(
             inner,
             schema=worlds.schema,
-            sensor_noise=torch.zeros(1, 1),
+            sensor_noise=torch.full((1, 1), -0.1),
             belief=worlds.belief,
             method=Unscented(),
         )
