@@ -24,6 +24,7 @@
 # %%
 import math
 import os
+import warnings
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -123,7 +124,7 @@ pd.DataFrame(summary).T
 #
 # The next output is linear in two outputs, three inputs, a constant, and all quadratic and cubic products of the two
 # outputs. First by single steps, which is linear regression, in closed form. Noise in the outputs on the right-hand side
-# biases it. Then over windows of 100 steps, foreseen from their first samples without correction: all that is left is
+# biases it. Then over windows of 50 steps, foreseen from their first samples without correction: all that is left is
 # the sensors' noise, so that errors of the equation must not add up. (With process noise beside it, which forgives them,
 # it would be hardly better than single steps: 0.42 mV on the last quarter of the multisine.) The first result is the
 # middle of a wide law.
@@ -153,13 +154,13 @@ stepwise = bwm.BayesianDynamics(
     noise=0.0,
     sensor_noise=SENSOR,
     belief={"previous": Normal(0.0, 0.1)},
-).fit(lags.windows(100, stride=600), seed=0, progress=False)
+).fit(lags.windows(50, stride=300), seed=0, progress=False)
 
 # %% [markdown]
 # ## Third model: physics and a Gaussian process
 #
 # What does physics miss? Smoothing with it says what the rate was at each sample, given all samples around, and how far
-# each step was from what physics foretells. A Gaussian process learns these differences from 1,000 steps, as a function of
+# each step was from what physics foretells. A Gaussian process learns these differences from 520 steps, as a function of
 # state and input; away from them it falls back to physics.
 
 # %%
@@ -169,14 +170,14 @@ path = physics.draw(1, generator=torch.Generator().manual_seed(0)).smoothed(trai
 inside = slice(20, -20)  # ends are known less well
 smooth = bwm.Trajectories(physical, state=path[:, inside], action=train.action[:, inside])
 hybrid = bwm.GaussianProcess(
-    mean=DuffingOscillator(**CENTRE, input_samples=3, time_step=STEP), restarts=1, sparse=None
-).fit(smooth.windows(1, stride=52), seed=0, progress=False)
+    mean=DuffingOscillator(**CENTRE, input_samples=3, time_step=STEP), restarts=1, sparse=None, features=128
+).fit(smooth.windows(1, stride=104), seed=0, progress=False)
 hybrid.hyper
 
 # %% [markdown]
 # ## Choosing
 #
-# Free runs through the last quarter of the multisine, ten of 2,000 samples at once: the mean over 64 worlds. A run knows its
+# Free runs through the last quarter of the multisine, ten of 2,000 samples at once: the mean over 16 worlds. A run knows its
 # first three samples; the rate from so few (their central difference) is 8 % wrong, and it takes 100 samples to forget that:
 # they do not count in the choice (in the test they do).
 
@@ -193,7 +194,7 @@ def free_run(model, part, length=None):
     second = runs[:, 0] if data.schema is lagged else (runs[:, 2] - runs[:, 0]) / (2 * STEP)
     generator = torch.Generator().manual_seed(0)
     start = torch.stack((runs[:, 1], second), -1)
-    foreseen = bwm.rollout(model, start, actions, worlds=64, particles=1, generator=generator)
+    foreseen = bwm.rollout(model, start, actions, worlds=16, particles=1, generator=generator)
     return foreseen.mean[..., 1:, 0], runs[:, 3:]
 
 
@@ -237,11 +238,11 @@ assert table.loc[choice, "arrow"] <= 0.66
 
 # %% [markdown]
 # **Intervals.** Forecasts from a belief about the state, filtered over 40 samples: how often the recorded output is inside
-# the 90 % interval, 1 to 1,000 steps ahead. The process was learned on states; for its forecasts it gets the sensor that
-# physics found.
+# the 90 % interval, 1 to 100 steps ahead. The process was learned on states; for its forecasts it gets the sensor that
+# physics found. (64 draws each, which makes intervals 0.01 too narrow. `benchmarks/silverbox.py` goes on to 1,000 steps.)
 
 # %%
-STEPS = [1, 10, 100, 1000]
+STEPS = [1, 10, 100]
 
 
 def sensed(process, like):
@@ -255,30 +256,42 @@ def sensed(process, like):
     )
 
 
-coverage = {}
-for name, model in models.items():
-    data = with_lag("arrow") if model is stepwise else with_rate("arrow")
-    worlds = sensed(hybrid, physics) if model is hybrid else model
-    found = bwm.diagnostics.calibration(worlds, data, horizon=1000, worlds=16, particles=8, history=40, bootstrap=2)
-    coverage[name] = found["coverage"].sel(level=0.9, variable="position", horizon=STEPS).to_series()
-coverage = pd.DataFrame(coverage)
-print(coverage.round(3).to_string())
+def coverage(part, steps, stride):
+    found = {}
+    for name, model in models.items():
+        data = with_lag(part) if model is stepwise else with_rate(part)
+        worlds = sensed(hybrid, physics) if model is hybrid else model
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", bwm.UndefinedWarning)  # one recording: no errors of the coverage
+            scores = bwm.diagnostics.calibration(
+                worlds, data, horizon=max(steps), stride=stride, worlds=16, particles=4, history=40
+            )
+        found[name] = scores["coverage"].sel(level=0.9, variable="position", horizon=steps).to_series()
+    return pd.DataFrame(found)
+
+
+covered = coverage("arrow", STEPS, 250)
+print(covered.round(3).to_string())
 
 # %%
 figure, axes = plt.subplots(2, 1, figsize=(9, 6), sharex=True, layout="constrained")
-time = STEP * torch.arange(len(arrow[choice][1]))
-axes[0].plot(time, arrow[choice][1], color="0.6", linewidth=0.5, label="recorded")
-axes[0].plot(time, arrow[choice][1] - arrow[choice][0], linewidth=0.5, label=f"recorded - {choice}")
+seconds = STEP * torch.arange(len(arrow[choice][1]))
+axes[0].plot(seconds, arrow[choice][1], color="0.6", linewidth=0.5, label="recorded")
+axes[0].plot(seconds, arrow[choice][1] - arrow[choice][0], linewidth=0.5, label=f"recorded - {choice}")
 axes[0].axvline(32000 * STEP, color="k", linestyle=":")
 axes[0].set(ylabel="output (V)")
 axes[0].legend(loc="upper left")
 for name, (foreseen, recorded) in arrow.items():
     error = (foreseen - recorded)[: 500 * (len(recorded) // 500)].reshape(-1, 500).square().mean(-1).sqrt() / MILLI
-    axes[1].plot(time[::500][: len(error)], error, label=name)
+    axes[1].plot(seconds[::500][: len(error)], error, label=name)
 axes[1].axvline(32000 * STEP, color="k", linestyle=":")
 axes[1].set(xlabel="time (s)", ylabel="RMSE over 0.8 s (mV)", yscale="log")
 axes[1].legend(loc="upper left")
 figure.savefig(out / "silverbox.png", dpi=120)
 
 # %% [markdown]
-# ANSWER
+# **Answer.** Over 66 s, from three samples, all three are within half a millivolt of an output of 55 mV root mean square.
+# The process removes a fifth of what physics misses, on the multisine and on the arrow, beyond the amplitudes of the
+# training too, where physics carries it. The difference equation is as good where it learned and worst beyond. What decided
+# was not the flexibility of a model but what the input does between samples, an offset, and learning over windows instead
+# of single steps.

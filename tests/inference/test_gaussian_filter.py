@@ -91,7 +91,7 @@ def test_draws_of_the_state_before_have_the_conditional_law() -> None:
 
 
 def test_columns_with_and_without_noise_have_two_derivatives() -> None:
-    """Noise (0, s): the variance of the noisy column grows by s^2, with derivatives 2 s and 2; the root of 0 has none."""
+    """Noise (0, s): the variance of the noisy column grows by s^2, derivatives 2 s and 2; the root of 0 has none."""
     before = belief(2)
     s = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     scale = torch.stack((torch.zeros_like(s).detach(), s))
