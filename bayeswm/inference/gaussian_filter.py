@@ -134,7 +134,10 @@ class Unscented:
         half = root * 0.5**0.5
         before = torch.cat((torch.zeros_like(half[:, :1]), half, -half) if central > 1e-12 else (half, -half), 1)
         if scale is not None:
-            scale = (scale.square() * w).sum(1).sqrt().movedim(0, -1)
+            variance = (scale.square() * w).sum(1)
+            # a column without noise has a root without a derivative
+            noisy = variance > 0
+            scale = torch.where(noisy, torch.where(noisy, variance, 1.0).sqrt(), 0.0).movedim(0, -1)
         return Passage(belief, centre.movedim(0, -1), back(after), back(before), scale)
 
 

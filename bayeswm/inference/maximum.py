@@ -124,6 +124,7 @@ def _polish(target: _Target, x: Tensor) -> tuple[float, Tensor, bool]:
     value, gradient = target(x)
     left = float("inf")
     for _ in range(_NEWTON_STEPS):
+        before = left
         curvature = hessian(target.log_density, x)
         if not bool(curvature.isfinite().all()):
             break
@@ -131,7 +132,8 @@ def _polish(target: _Target, x: Tensor) -> tuple[float, Tensor, bool]:
         values, vectors = torch.linalg.eigh(size[:, None] * curvature * size)
         step = size * (vectors @ ((vectors.mT @ (size * gradient)) / values.abs().clamp(min=1e-12)))
         left = float(gradient @ step)
-        if left < _LEFT:
+        # where steps no longer shrink as Newton's do, they are rounding errors of the gradient
+        if left < _LEFT or (max(left, before) < _FLAT and left > 0.1 * before):
             break
         # near the top a value says less than its rounding, and the full step is right
         least = value - 1e-13 * (1 + value.abs()) if left < _FLAT else value

@@ -251,7 +251,7 @@ class Specification:
         """Return where each recording stands among the episodes."""
         if not self.levels:
             return torch.zeros_like(recording)
-        return torch.searchsorted(torch.tensor(self.episodes), recording)
+        return torch.searchsorted(torch.tensor(self.episodes), recording.contiguous())
 
     def _law(self, mean: Tensor, scale: Tensor, **given: Any) -> Any:
         return self.likelihood.law(mean, scale, schema=self.schema, **given)

@@ -88,3 +88,15 @@ def test_draws_of_the_state_before_have_the_conditional_law() -> None:
         for i in range(3):
             p = gaussian_p(drawn[w, :, i], exact.mean[w, 0, i], exact.covariance[w, 0, i])
             assert min(p) > BUDGET
+
+
+def test_columns_with_and_without_noise_have_two_derivatives() -> None:
+    """Noise (0, s): the variance of the noisy column grows by s^2, derivatives 2 s and 2; the root of 0 has none."""
+    before = belief(2)
+    s = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    scale = torch.stack((torch.zeros_like(s).detach(), s))
+    variance = Unscented().passage(before, lambda x: (x, scale)).predicted().covariance[..., 1, 1].mean()
+    (first,) = torch.autograd.grad(variance, s, create_graph=True)
+    (second,) = torch.autograd.grad(first, s)
+    assert float(first.detach()) == pytest.approx(0.6, abs=1e-10)
+    assert float(second) == pytest.approx(2.0, abs=1e-8)

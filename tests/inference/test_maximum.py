@@ -23,6 +23,18 @@ def test_a_quadratic_ends_at_its_top_to_rounding() -> None:
     assert found.value == pytest.approx(0.0, abs=1e-20)
 
 
+def test_a_top_that_rounding_hides_is_not_searched_for_ever() -> None:
+    # 5,000 rows of sd 5e-5 near 9.6: the neighbouring number is 5,000 (1e-15 / 5e-5)^2 = 1e-18 nats away, so that
+    # Newton's steps never promise less
+    rows = 9.6 + 5e-5 * randn(5000, seed=2)
+    found = maximise(
+        lambda x: -0.5 * ((rows - x) / 5e-5).square().sum(-1), torch.full((1, 1), 9.5, dtype=F64), scale=torch.ones(1)
+    )
+    assert found.converged
+    assert float(found.x) == pytest.approx(float(rows.mean()), abs=1e-13)
+    assert found.evaluations < 30  # as many as all steps of Newton's method take
+
+
 def test_the_best_of_several_ends_is_kept() -> None:
     def log_density(x: Tensor) -> Tensor:
         return torch.logaddexp(-0.5 * (x[:, 0] + 5).square(), 2 - 0.5 * (x[:, 0] - 5).square())
