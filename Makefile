@@ -6,6 +6,10 @@ SHELL := /bin/bash
 PY := .venv/bin/python
 # One thread for each process: the tests are spread over processes instead, and results do not depend on the machine.
 ONE := OMP_NUM_THREADS=1 MPLBACKEND=Agg
+# Measured data beside the checkout are used where nothing else is named.
+ifneq ($(wildcard ../shared/data),)
+export BAYESWM_DATA ?= $(abspath ../shared/data)
+endif
 PYTEST := $(ONE) $(PY) -m pytest --hypothesis-profile=ci
 
 help:
