@@ -124,8 +124,8 @@ class SVI(Inference):
         Warns
         -----
         FitWarning
-            If Pareto k is above 0.7 and the weights are unequal, or the ELBO still rose at the end; if the run was interrupted from the keyboard:
-            the state so far is kept.
+            If Pareto k is above 0.7 and the weights are unequal; if the ELBO still rose at the end; if the run was
+            interrupted from the keyboard: the state so far is kept.
         """
         with torch.inference_mode(False), torch.no_grad():
             with tqdm(total=self.steps, disable=not progress, desc="SVI", unit="step") as bar:
