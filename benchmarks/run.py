@@ -17,6 +17,7 @@ PROGRAMS = (
     "gp_rollouts.py",
     "gp_sparse.py",
     "hmc_sampling.py",
+    "svi_steps.py",
 )
 
 

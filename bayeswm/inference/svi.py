@@ -173,6 +173,7 @@ def _fit(settings: SVI, guide: Guide, joint: Joint, *, generator: torch.Generato
     count = guide.noise(size)
     optimiser = torch.optim.Adam([theta], lr=settings.learning_rate, fused=True)
     elbo: list[float] = []
+    ones = torch.ones(settings.particles, dtype=torch.float64)
     total, averaged = torch.zeros_like(theta), 0
     try:
         for rows in settings.batches(joint.terms, generator):
@@ -181,7 +182,7 @@ def _fit(settings: SVI, guide: Guide, joint: Joint, *, generator: torch.Generato
             with torch.enable_grad():
                 x = drawn.x.requires_grad_()
                 value = joint.log_density(x, rows)
-                (slope,) = torch.autograd.grad(value.sum(), x)
+                (slope,) = torch.autograd.grad(value, x, ones)
             gradient = guide.pull(theta, noise, slope - drawn.score)
             bound = float((value.detach() - drawn.log_density).mean())
             if not math.isfinite(bound + 0 * float(gradient.sum())):

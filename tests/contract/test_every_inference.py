@@ -18,7 +18,7 @@ WAYS: dict[str, Inference] = {
     "Conjugate": Conjugate(draws=400),
     "HMC": HMC(chains=16, warmup=60, draws=40),
     "Laplace": Laplace(starts=2, draws=400),
-    "NUTS": NUTS(draws=40, warmup=20, max_tree_depth=5),
+    "NUTS": NUTS(draws=60, warmup=100, max_tree_depth=5),
     "SVI": SVI(guide=AutoNormal(), steps=300, draws=400),
 }
 
@@ -48,9 +48,9 @@ STRUCTURES: dict[str, Callable[[bwm.Schema], bwm.Structure]] = {
 
 # what a way refuses, and the words of the refusal
 REFUSED = {
-    ("Conjugate", "MLP"): "affine",
-    ("Conjugate", "Pendulum"): "affine",
-    ("Conjugate", "Residual"): "affine",
+    ("Conjugate", "MLP"): "noise that does not depend on the coefficients",
+    ("Conjugate", "Pendulum"): "mass: expected a Normal or MultivariateNormal law",
+    ("Conjugate", "Residual"): "known.mass: expected a Normal or MultivariateNormal law",
 }
 
 
