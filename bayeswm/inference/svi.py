@@ -124,7 +124,7 @@ class SVI(Inference):
         Warns
         -----
         FitWarning
-            If Pareto k is above 0.7 and the weights are unequal; if the ELBO still rose at the end; if the run was
+            If Pareto k is above 0.7 and the weights are unequal, or the ELBO still rose at the end; if the run was
             interrupted from the keyboard: the state so far is kept.
         """
         with torch.inference_mode(False), torch.no_grad():

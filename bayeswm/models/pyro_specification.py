@@ -67,11 +67,6 @@ class PyroSpecification(Specification):
         return PyroJoint(self.model, transitions(trajectories))
 
     @override
-    def named(self, values: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        found = super().named(values)
-        return {**found, NOISE: values[NOISE]} if NOISE in values else found
-
-    @override
     def worlds(self, values: Mapping[str, Tensor]) -> Worlds:
         """Return worlds of the structure's parameters; other sites are known of the posterior only."""
         own = {NOISE, *self.structure.parameters()}

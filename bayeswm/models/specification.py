@@ -112,7 +112,7 @@ class Specification:
         for name, value in in_episodes(self.levels, every).items():
             found[name] = value
             del found[f"{name}.{EPISODE}"]
-        if not any(isinstance(law, Distribution) for law, _ in self.noise.values()):
+        if self.noise and not any(isinstance(law, Distribution) for law, _ in self.noise.values()):
             found.pop(NOISE, None)
         if not any(isinstance(law, Distribution) for law, _ in self.sensor_noise.values()):
             found.pop(SENSORS, None)

@@ -1,3 +1,5 @@
+import itertools
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -116,7 +118,7 @@ def test_programs_that_cannot_serve_say_why() -> None:
     def with_param() -> None:
         observe(latent() + pyro.param("b", torch.zeros(())))
 
-    names = iter("abababab")
+    names = itertools.cycle("ab")
 
     def changing() -> None:
         observe(latent(next(names)))

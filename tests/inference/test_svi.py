@@ -144,8 +144,8 @@ def test_positive_parameters_have_the_law_of_an_exponential() -> None:
 
     joint = Joint({"rate": torch.distributions.Gamma(1.0, 0.1)}, log_likelihood, terms=10)
     rate = SVI(draws=4000).infer(joint, generator=make_generator(0)).values["rate"][0]
-    # the density of u = log rate is 51 u - 10.1 exp(u); of normal laws N(m, v) the best has
-    # E exp(u) = 51 / 10.1 and a variance of 1 / 51
+    # the density of u = log rate is 51 u - 10.1 exp(u); of normal laws N(m, v) the best has E exp(u) = 51 / 10.1 and
+    # the variance one in 51
     assert mean_p(rate.log(), math.log(51 / 10.1) - 0.5 / 51) > BUDGET
     size = len(rate) - 1
     assert chi_square_p(size * rate.log().var() * 51, size) > BUDGET
