@@ -171,7 +171,7 @@ def _fit(settings: SVI, guide: Guide, joint: Joint, *, generator: torch.Generato
     size, labels = joint.flat.size, joint.flat.labels
     theta = guide.start(_centre(joint, generator), generator)
     count = guide.noise(size)
-    optimiser = torch.optim.Adam([theta], lr=settings.learning_rate, fused=True)
+    optimiser = torch.optim.Adam([theta], lr=settings.learning_rate, fused=True, maximize=True)
     elbo: list[float] = []
     ones = torch.ones(settings.particles, dtype=torch.float64)
     total, averaged = torch.zeros_like(theta), 0
@@ -189,7 +189,7 @@ def _fit(settings: SVI, guide: Guide, joint: Joint, *, generator: torch.Generato
                 bad = [labels[i] for i in (~slope.isfinite()).any(0).nonzero()[:, 0].tolist()]
                 raise FitError(not_finite(len(elbo), bad))
             elbo.append(bound)
-            theta.grad = -gradient
+            theta.grad = gradient
             optimiser.param_groups[0]["lr"] = settings.rate(len(elbo) - 1)
             optimiser.step()
             if len(elbo) > _AVERAGED * settings.steps:
