@@ -43,6 +43,8 @@ html_sidebars = {name: [] for name in ("quickstart", "worlds", "architecture", "
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600
+# What a loop prints is one block, however often it was flushed.
+nb_merge_streams = True
 # Pictures belong to the page, whatever backend the caller's shell has set.
 os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
 # The progress bar of notebooks asks for widgets, for which a page has no use.

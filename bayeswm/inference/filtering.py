@@ -213,12 +213,15 @@ def window_log_likelihood(
     # nothing after the last measurement has a part in the density
     needed = seen[:, 1:].any(-1).flip(-1).cummax(-1).values.flip(-1)
     actions, context = (torch.where(needed[..., None], v, 0.0) for v in (actions, context))
+    silent = process_noise is not None and not process_noise.requires_grad and not bool(process_noise.any())
     mean, scale, first = first_belief(initial_mean, initial_scale, measured=measurements[:, 0], sensors=sensors)
 
     def moves(t: int) -> Move:
         def move(states: Tensor) -> tuple[Tensor, Tensor | None]:
             moved, own = transition(states, actions[:, t], context[:, t], t)
-            if process_noise is not None:
+            if silent:
+                own = None
+            elif process_noise is not None:
                 own = process_noise.view(len(process_noise), *(1,) * (moved.ndim - 2), -1)
             return moved, own
 

@@ -142,8 +142,8 @@ def factor(covariance: Tensor) -> Tensor:
     tiny = 100 * torch.finfo(covariance.dtype).eps
     for j in range(size):
         pivot = rest[0, 0]
-        there = pivot > tiny * covariance[j, j]
-        column = rest[:, 0] * torch.where(there, torch.where(there, pivot, 1.0).rsqrt(), 0.0)
+        # 1 / sqrt(inf) is 0, and so is its gradient
+        column = rest[:, 0] * pivot.masked_fill(pivot <= tiny * covariance[j, j], torch.inf).rsqrt()
         columns.append(torch.cat((column.new_zeros(j, *column.shape[1:]), column)) if j else column)
         if j < size - 1:
             rest = rest[1:, 1:] - column[1:, None] * column[None, 1:]

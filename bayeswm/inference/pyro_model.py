@@ -32,11 +32,6 @@ class PyroJoint(Joint):
     *data : object
         What it is called with.
 
-    Attributes
-    ----------
-    vectorised : bool
-        Whether the program runs once for all draws.
-
     Raises
     ------
     SpecError

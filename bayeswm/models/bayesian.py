@@ -129,6 +129,15 @@ class BayesianDynamics(DynamicsModel):
         self.structure = structure
         self.inference = HMC() if inference is None else inference
         self.likelihood = GaussianLikelihood() if likelihood is None else likelihood
+        for name, value, kind in (
+            ("inference", self.inference, Inference),
+            ("likelihood", self.likelihood, Likelihood),
+        ):
+            if not isinstance(value, kind):
+                example = "HMC()" if kind is Inference else "GaussianLikelihood()"
+                raise SpecError(
+                    f"expected {name} to be an object such as {example} of bayeswm.inference, got {value!r}"
+                )
         self.noise = dict(noise) if isinstance(noise, Mapping) else noise
         self.window, self.belief, self.filtering = window, belief, filtering
         self.sensor_noise = dict(sensor_noise) if isinstance(sensor_noise, Mapping) else sensor_noise

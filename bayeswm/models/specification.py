@@ -172,11 +172,12 @@ class Specification:
         def log_likelihood(values: Mapping[str, Tensor], rows: Tensor | None) -> Tensor:
             part, where = windows.rows(rows), episode if rows is None else episode[rows]
             parameters = self.parameters(values)
+            own = self._own(parameters, where)
 
             def transition(  # noqa: PLR0917 (hot path)
                 state: Tensor, action: Tensor, context: Tensor, t: int
             ) -> tuple[Tensor, Tensor | None]:
-                return self._step(parameters, state, action, context, part.start + t, where)
+                return self._step(parameters, own, state, action, context, part.start + t)
 
             noise = parameters.get(NOISE)
             if belief is None or sensing is None:
@@ -207,7 +208,7 @@ class Specification:
         parameters = self.parameters(values)
         inputs = (part.state[None, None], part.action, part.context)
         where = episode if rows is None else episode[rows]
-        mean, scale = self._step(parameters, *inputs, part.step, where)
+        mean, scale = self._step(parameters, self._own(parameters, where), *inputs, part.step)
         if NOISE in parameters:
             scale = parameters[NOISE][:, None, None]
         if scale is None:  # noise is given wherever the structure has none
@@ -220,22 +221,26 @@ class Specification:
         mean, scale, parameters, inputs = self._transitions(values, data, episode, rows)
         return self.likelihood.law(mean, scale, schema=self.schema, parameters=parameters, inputs=inputs)
 
+    def _own(self, parameters: Mapping[str, Tensor], episode: Tensor) -> dict[str, Tensor]:
+        """Return what differs between episodes for rows (n,) of the data from these episodes, shape (W, n)."""
+        return {k: v[:, episode] for k, v in in_episodes(self.levels, parameters).items()}
+
     def _step(  # noqa: PLR0917 (hot path)
         self,
         parameters: Mapping[str, Tensor],
+        own: Mapping[str, Tensor],
         state: Tensor,
         action: Tensor,
         context: Tensor,
         step: Tensor,
-        episode: Tensor,
     ) -> tuple[Tensor, Tensor | None]:
-        """Return the structure's step; the last axis of the batch are rows of the data, from these episodes."""
-        own = {k: parameters[k] for k in self.structure.parameters() if k not in self.levels}
+        """Return the structure's step; the last axis of the batch are rows of the data, with numbers of their own."""
+        shared = {k: parameters[k] for k in self.structure.parameters() if k not in self.levels}
         if not self.levels:
-            return self.structure.batched(own, state, action, context, step)
+            return self.structure.batched(shared, state, action, context, step)
         between = (1,) * (state.ndim - 3)
-        each = {k: v[:, episode].view(len(v), *between, -1) for k, v in in_episodes(self.levels, parameters).items()}
-        return step_in_lanes(self.structure, own, each, state, action, context, step)
+        each = {k: v.view(len(v), *between, -1) for k, v in own.items()}
+        return step_in_lanes(self.structure, shared, each, state, action, context, step)
 
     def _centred(self) -> dict[str, str]:
         """Return in units of which parameters episodes have their coordinates: data usually say much of each."""
@@ -294,7 +299,8 @@ def specify(
     Raises
     ------
     SpecError
-        If scales are needed of columns that were not measured.
+        If scales are needed of columns that were not measured, or parameters of episodes meet other noise than Gaussian
+        of constant size.
 
     Warns
     -----
@@ -313,6 +319,13 @@ def specify(
         )
     values = {k: v[0] for k, v in values.items()}
     columns = {} if not noise and _own_noise(structure, values) else _columns(schema, data, noise)
+    levels = ", ".join(levels_of(structure))
+    if levels and not (columns and isinstance(likelihood, GaussianLikelihood)):
+        got = type(likelihood).__name__ if columns else f"the noise of {structure.name}"
+        raise SpecError(
+            f"expected Gaussian noise of constant size with parameters of episodes ({levels}), got {got}; "
+            "give noise=, or one value for all episodes"
+        )
     known = {k: v for k, v in values.items() if not parameters[k].uncertain}
     known |= {k: v for k, v in sites(levels_of(structure), 0).items() if isinstance(v, Tensor)}
     added = {} if data is None else likelihood.parameters(schema, data)

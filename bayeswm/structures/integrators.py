@@ -99,9 +99,16 @@ class Leapfrog(Integrator):
 
     @override
     def advance(self, field: Field, state: Tensor, h: float, pairs: Pairs, limits: Limits) -> Tensor:
-        half = _set_velocities(state, state + 0.5 * h * field(state), pairs)
-        drifted = _set_positions(half, state, half, h=h, pairs=pairs)
-        return _clip(_set_velocities(drifted, drifted + 0.5 * h * field(drifted), pairs), limits)
+        _need(pairs)
+        columns, rates = list(state.unbind(-1)), field(state).unbind(-1)
+        for position, rate in pairs:
+            columns[rate] = columns[rate] + 0.5 * h * rates[rate]
+            columns[position] = columns[position] + h * columns[rate]
+        drifted = torch.stack(columns, -1)
+        rates = field(drifted).unbind(-1)
+        for _, rate in pairs:
+            columns[rate] = columns[rate] + 0.5 * h * rates[rate]
+        return _clip(torch.stack(columns, -1), limits)
 
 
 INTEGRATORS: dict[str, type[Integrator]] = {c.__name__: c for c in (Euler, SemiImplicitEuler, RK4, Leapfrog)}
@@ -121,14 +128,6 @@ def _set_positions(base: Tensor, before: Tensor, velocity: Tensor, *, h: float, 
     columns = list(base.unbind(-1))
     for position, rate in pairs:
         columns[position] = before[..., position] + h * velocity[..., rate]
-    return torch.stack(columns, -1)
-
-
-def _set_velocities(base: Tensor, new: Tensor, pairs: Pairs) -> Tensor:
-    _need(pairs)
-    columns = list(base.unbind(-1))
-    for _, rate in pairs:
-        columns[rate] = new[..., rate]
     return torch.stack(columns, -1)
 
 

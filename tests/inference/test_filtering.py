@@ -182,7 +182,10 @@ def test_a_flat_prior_needs_a_first_measurement() -> None:
         first_belief(MEAN, torch.full((3,), math.inf), measured=MEASURED[:, 0], sensors=Sensors(COLUMNS, SENSOR))
 
 
-def test_a_transitions_own_noise_is_used_where_none_is_given() -> None:
+@pytest.mark.parametrize("given", [None, 0.0 * NOISE])
+def test_a_transitions_own_noise_is_used_where_none_is_given(given: Tensor | None) -> None:
+    """That there is none is something given, too."""
+
     def own(states: Tensor, action: Tensor, context: Tensor, step: int) -> tuple[Tensor, Tensor]:
         return linear(A, B)(states, action, context, step)[0], NOISE[:, None, None, None]
 
@@ -194,7 +197,9 @@ def test_a_transitions_own_noise_is_used_where_none_is_given() -> None:
         measurements=MEASURED,
         actions=ACTIONS,
         context=torch.zeros(ROWS, STEPS, 0, dtype=torch.float64),
-        process_noise=None,
+        process_noise=given,
         sensors=Sensors(COLUMNS, SENSOR),
     )
-    torch.testing.assert_close(found, likelihood(Unscented(), MEASURED), atol=1e-9, rtol=0)
+    torch.testing.assert_close(
+        found, likelihood(Unscented(), MEASURED, noise=NOISE if given is None else given), atol=1e-9, rtol=0
+    )

@@ -324,6 +324,12 @@ def test_a_positive_parameter_with_a_law_that_is_not() -> None:
         bwm.BayesianDynamics(structure=Pendulum(mass=Normal(1.0, 0.1)))
 
 
+@pytest.mark.parametrize("wrong", [{"inference": HMC}, {"inference": "hmc"}, {"likelihood": "student"}])
+def test_objects_that_are_none(wrong: dict[str, object]) -> None:
+    with pytest.raises(bwm.SpecError, match=f"expected {next(iter(wrong))} to be an object such as"):
+        bwm.BayesianDynamics(structure=Linear(SCHEMA), **wrong)
+
+
 def test_before_the_fit() -> None:
     model = bwm.BayesianDynamics(structure=Linear(SCHEMA))
     for ask in (

@@ -155,6 +155,19 @@ def test_more_episodes_are_inferred_afresh_with_parameters_of_their_own() -> Non
     assert model.posterior["drift"].shape[2:] == (3,)
 
 
+def test_episodes_meet_gaussian_noise_of_constant_size_only() -> None:
+    data = walk.recordings(episodes=3).to(F64)
+    with pytest.raises(bwm.SpecError, match=r"parameters of episodes \(drift\), got StudentTLikelihood"):
+        of(walk.drift(), data, likelihood=StudentTLikelihood())
+
+    def noisy(x, u, c, p):
+        return x + p["drift"][..., None], 0.1 + 0 * x
+
+    own = FromFunction(noisy, schema=walk.SCHEMA, parameters={"drift": bwm.Hierarchical(0.0, 1.0)})
+    with pytest.raises(bwm.SpecError, match="got the noise of noisy; give noise="):
+        of(own, data)
+
+
 # --- what it is good for ----------------------------------------------------------------------------------------------
 
 
