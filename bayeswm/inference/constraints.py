@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Transform, biject_to
-from torch.distributions.transforms import _InverseTransform
+from torch.distributions import Distribution, HalfNormal, Independent, Normal, Transform, biject_to
+from torch.distributions.transforms import ComposeTransform, IndependentTransform, _InverseTransform
 
 from bayeswm.base.errors import SpecError
 from bayeswm.base.random import global_rng, spawn_seeds
@@ -56,6 +57,10 @@ class Unconstrained:
             raise SpecError("expected at least one parameter with a law, got none; give a parameter a distribution")
         self.laws = {name: prepared(law) for name, law in laws.items()}
         self._maps: dict[str, Transform] = {}
+        # what has a shorter way: parameters without bounds, and normal laws by location and inverse scale
+        self._free: set[str] = set()
+        self._normal: dict[str, tuple[Tensor, Tensor]] = {}
+        self._constant = 0.0
         self._shapes: dict[str, torch.Size] = {}
         self._slices: dict[str, slice] = {}
         labels: list[str] = []
@@ -67,6 +72,12 @@ class Unconstrained:
                     f"{name}: expected a law on a continuous support, got {type(laws[name]).__name__}; "
                     "samplers that use gradients need one"
                 ) from None
+            if _identity(self._maps[name]):
+                self._free.add(name)
+            if isinstance(base := _base(law), Normal | HalfNormal):
+                loc = base.loc if isinstance(base, Normal) else torch.zeros_like(base.scale)
+                self._normal[name] = loc, 1 / base.scale
+                self._constant += float(base.log_prob(loc).sum())
             shape = self._maps[name].inverse_shape(law.batch_shape + law.event_shape)
             self._shapes[name] = torch.Size(shape)
             count = math.prod(shape)
@@ -103,6 +114,9 @@ class Unconstrained:
                 scale = values[self._scaled_by[name]]
                 raw = raw / scale.reshape((*batch, *(1,) * len(self._shapes[name])))
                 log_det = log_det - (where.stop - where.start) * scale.log()
+            if name in self._free:
+                values[name] = raw
+                continue
             values[name] = value = torch.as_tensor(self._maps[name](raw))
             volume = self._maps[name].log_abs_det_jacobian(raw, value)
             log_det = log_det + volume.reshape((*batch, -1)).sum(-1)
@@ -121,8 +135,13 @@ class Unconstrained:
 
     def log_prior(self, values: Mapping[str, Tensor]) -> Tensor:
         """Return the log density of parameters (*batch, ...) under their laws, shape (*batch,)."""
-        total = torch.zeros((), dtype=torch.float64)
+        total = torch.tensor(self._constant, dtype=torch.float64)
         for name, law in self.laws.items():
+            if name in self._normal:
+                loc, inverse = self._normal[name]
+                each = ((values[name] - loc) * inverse).square()
+                total = total - 0.5 * each.reshape((*each.shape[: each.ndim - loc.ndim], -1)).sum(-1)
+                continue
             each = law.log_prob(values[name])
             total = total + each.reshape((*each.shape[: each.ndim - len(law.batch_shape)], -1)).sum(-1)
         return total
@@ -132,6 +151,18 @@ class Unconstrained:
         with global_rng(spawn_seeds(generator, 1)[0]), torch.no_grad():
             drawn = {name: law.sample((n,)) for name, law in self.laws.items()}
         return self.unconstrain(drawn)
+
+
+def _identity(transform: Transform) -> bool:
+    while isinstance(transform, IndependentTransform):
+        transform = transform.base_transform
+    return isinstance(transform, ComposeTransform) and not transform.parts
+
+
+def _base(law: Any) -> Any:
+    while isinstance(law, Independent):
+        law = law.base_dist
+    return law
 
 
 def prepared[Kept](given: Kept, dtype: torch.dtype = torch.float64) -> Kept:

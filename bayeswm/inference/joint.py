@@ -90,8 +90,8 @@ class Joint:
         """
         values, log_det = self.flat.constrain(x)
         each = self.log_likelihood(values, rows)
-        scale = 1.0 if rows is None else self.terms / len(rows)
-        return self.flat.log_prior(values) + log_det + scale * each.sum(-1)
+        likelihood = each.sum(-1) if rows is None else self.terms / len(rows) * each.sum(-1)
+        return self.flat.log_prior(values) + log_det + likelihood
 
     def values(self, x: Tensor) -> dict[str, Tensor]:
         """Return named parameters (*batch, ...) at unconstrained vectors (*batch, D)."""

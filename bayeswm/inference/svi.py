@@ -171,8 +171,9 @@ def _fit(settings: SVI, guide: Guide, joint: Joint, *, generator: torch.Generato
     size, labels = joint.flat.size, joint.flat.labels
     theta = guide.start(_centre(joint, generator), generator)
     count = guide.noise(size)
-    optimiser = torch.optim.Adam([theta], lr=settings.learning_rate, fused=True)
+    optimiser = torch.optim.Adam([theta], lr=settings.learning_rate, fused=True, maximize=True)
     elbo: list[float] = []
+    ones = torch.ones(settings.particles, dtype=torch.float64)
     total, averaged = torch.zeros_like(theta), 0
     try:
         for rows in settings.batches(joint.terms, generator):
@@ -181,14 +182,14 @@ def _fit(settings: SVI, guide: Guide, joint: Joint, *, generator: torch.Generato
             with torch.enable_grad():
                 x = drawn.x.requires_grad_()
                 value = joint.log_density(x, rows)
-                (slope,) = torch.autograd.grad(value.sum(), x)
+                (slope,) = torch.autograd.grad(value, x, ones)
             gradient = guide.pull(theta, noise, slope - drawn.score)
             bound = float((value.detach() - drawn.log_density).mean())
             if not math.isfinite(bound + 0 * float(gradient.sum())):
                 bad = [labels[i] for i in (~slope.isfinite()).any(0).nonzero()[:, 0].tolist()]
                 raise FitError(not_finite(len(elbo), bad))
             elbo.append(bound)
-            theta.grad = -gradient
+            theta.grad = gradient
             optimiser.param_groups[0]["lr"] = settings.rate(len(elbo) - 1)
             optimiser.step()
             if len(elbo) > _AVERAGED * settings.steps:

@@ -113,3 +113,20 @@ def test_coordinates_in_units_of_another_parameter() -> None:
             lambda at: torch.cat([v.flatten() for v in flat.constrain(at)[0].values()]), x[i]
         )
         torch.testing.assert_close(torch.linalg.slogdet(jacobian).logabsdet, log_det[i])
+
+
+def test_the_shorter_way_for_normal_laws_gives_their_density() -> None:
+    laws = {
+        "a": d.Normal(2.0, 0.5),
+        "b": d.Independent(d.Normal(torch.tensor([1.0, -1.0]), torch.tensor([0.1, 3.0])), 1),
+        "c": d.HalfNormal(torch.tensor([[0.2], [4.0]])),
+        "e": d.Independent(d.HalfNormal(torch.tensor([2.0])), 1),
+    }
+    flat = Unconstrained(laws)
+    x = torch.randn(3, flat.size, generator=make_generator(0), dtype=F64)
+    values, log_det = flat.constrain(x)
+    wanted = sum(flat.laws[k].log_prob(v).reshape(3, -1).sum(-1) for k, v in values.items())
+    torch.testing.assert_close(flat.log_prior(values), wanted, rtol=1e-12, atol=1e-12)
+    # the map of c and e is the exponential; a and b have none
+    torch.testing.assert_close(log_det, x[:, 3:].sum(-1), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(torch.cat((values["a"][:, None], values["b"]), -1), x[:, :3], rtol=0, atol=0)

@@ -92,9 +92,8 @@ def test_more_data_are_taken_in_by_tempering() -> None:
 
     joint = Joint({"level": Normal(0.0, 10.0)}, log_likelihood, terms=4)
     g = make_generator(0)
-    before = NUTS(draws=1500, warmup=100).infer(
-        Joint(joint.laws, lambda v, r: log_likelihood(v, torch.arange(2)), terms=2), generator=g
-    )
+    old = Joint(joint.laws, lambda v, r: log_likelihood(v, torch.arange(2)), terms=2)
+    before = NUTS(draws=1500, warmup=100).infer(old, generator=g)
     after = NUTS().update(joint, 2, before, generator=g)
     assert after.statistics["stages"] >= 1
     precision = 1 / 100 + 4 / 0.25
