@@ -75,8 +75,10 @@ class Unconstrained:
             if _identity(self._maps[name]):
                 self._free.add(name)
             if isinstance(base := _base(law), Normal | HalfNormal):
-                loc = base.loc if isinstance(base, Normal) else torch.zeros_like(base.scale)
-                self._normal[name] = loc, 1 / base.scale
+                # made outside inference mode: gradients run through them, wherever the fit was called
+                with torch.inference_mode(False):
+                    loc = base.loc.clone() if isinstance(base, Normal) else torch.zeros_like(base.scale)
+                    self._normal[name] = loc, 1 / base.scale
                 self._constant += float(base.log_prob(loc).sum())
             shape = self._maps[name].inverse_shape(law.batch_shape + law.event_shape)
             self._shapes[name] = torch.Size(shape)
