@@ -186,6 +186,33 @@ class Predictive:
             view=self._view,
         )
 
+    def flatten(self) -> Predictive:
+        """Return this with all batch axes as one; unless it has one already, without the joint density."""
+        lead = len(self.batch_shape)
+        if lead == 1:
+            return self
+
+        def merge(values: Tensor) -> Tensor:
+            return values.reshape(*values.shape[:2], -1, *values.shape[2 + lead :])
+
+        def whole(values: Tensor) -> Tensor:
+            return merge(values.expand(*values.shape[:2], *self.batch_shape, *values.shape[2 + lead :]))
+
+        return Predictive(
+            self.variables,
+            [law.map(whole) for law in self.laws],
+            self.log_weight,
+            exhaustive=self.exhaustive,
+            time_step=self.time_step,
+            particles=None if self._paths is None else torch.stack([merge(v) for v in self._paths]),
+            initial=None if self.initial is None else whole(self.initial),
+            diverged=None if self._diverged is None else torch.stack([merge(v) for v in self._diverged]),
+            resolved=self._resolved,
+            fresh_worlds=self.fresh_worlds,
+            has_density=self.has_density,
+            view=self._view,
+        )
+
     # --- moments --------------------------------------------------------------------------------------------------
 
     @property

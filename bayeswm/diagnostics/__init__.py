@@ -2,7 +2,7 @@
 
 from bayeswm.diagnostics.bootstrap import BootstrapEstimate, cluster_bootstrap
 from bayeswm.diagnostics.calibration import calibration, calibration_of, calibration_of_parts
-from bayeswm.diagnostics.forecast import Forecast, forecast
+from bayeswm.diagnostics.forecast import Forecast, forecast, forecast_of
 from bayeswm.diagnostics.horizon import errors, errors_of_parts
 from bayeswm.diagnostics.intervals import interval_widths
 from bayeswm.diagnostics.pointwise import crps, crps_worlds, pit
@@ -23,6 +23,7 @@ __all__ = [
     "errors",
     "errors_of_parts",
     "forecast",
+    "forecast_of",
     "interval_score",
     "interval_widths",
     "pit",

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
-import numpy as np
 import torch
 import xarray as xr
 from torch import Tensor
 
-from bayeswm.base.errors import DataError, SpecError
+from bayeswm.base.errors import SpecError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
-from bayeswm.diagnostics.forecast import forecast
+from bayeswm.diagnostics.forecast import Forecasts, Windows, forecast, forecast_of, gather
 from bayeswm.diagnostics.intervals import interval_widths
 from bayeswm.diagnostics.pointwise import crps, observed, pit
-from bayeswm.diagnostics.summary import Summary, as_numpy
-
-if TYPE_CHECKING:
-    from bayeswm.diagnostics.forecast import Forecast
+from bayeswm.diagnostics.summary import Summary, as_numpy, window_coords
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 
@@ -168,19 +163,12 @@ def calibration_of(
     >>> calibration_of(p, torch.zeros(20, 1, 2)).crps.values.round(4)
     array([[0.2337, 0.2337]])
     """
-    levels = check_levels(levels)
-    windows = max(1, int(np.prod(predictive.batch_shape)))
-    if cluster is None:
-        cluster = torch.arange(windows)
-    elif tuple(cluster.shape) != predictive.batch_shape:
-        raise DataError(f"expected cluster labels of shape {predictive.batch_shape}, got {tuple(cluster.shape)}")
-    scores = window_scores(predictive, outcomes, levels)
-    coords = {"recording": ("window", as_numpy(cluster.reshape(-1)))}
-    return _summarise([scores], predictive, levels=levels, bootstrap=bootstrap, seed=seed, coords=coords)
+    made = forecast_of(predictive, outcomes, recording=cluster)
+    return calibration_of_parts(made, levels=levels, bootstrap=bootstrap, seed=seed)
 
 
 def calibration_of_parts(
-    parts: Iterable[Forecast], *, levels: Sequence[float] = LEVELS, bootstrap: int = 1000, seed: int = 0
+    parts: Forecasts, *, levels: Sequence[float] = LEVELS, bootstrap: int = 1000, seed: int = 0
 ) -> xr.Dataset:
     """Return the calibration of forecasts that :func:`forecast` made.
 
@@ -193,25 +181,14 @@ def calibration_of_parts(
     {'horizon': 5, 'variable': 2, 'level': 4}
     """
     levels = check_levels(levels)
-    scores: list[dict[str, Tensor]] = []
-    recording, start = [], []
-    last: Predictive | None = None
-    for part in parts:
-        scores.append(window_scores(part.predictive, part.outcomes, levels))
-        recording.append(part.windows.episode)
-        start.append(part.windows.start)
-        last = part.predictive
-    if last is None:
-        raise DataError("expected at least one forecast, got none")
-    coords = {
-        "recording": ("window", as_numpy(torch.cat(recording))),
-        "start": ("window", as_numpy(torch.cat(start)), {"long_name": "step of the recording where the window starts"}),
-    }
-    return _summarise(scores, last, levels=levels, bootstrap=bootstrap, seed=seed, coords=coords)
+    found = gather(parts, lambda part: window_scores(part.predictive, part.outcomes, levels))
+    return _summarise(found, levels=levels, bootstrap=bootstrap, seed=seed)
 
 
 def window_scores(predictive: Predictive, outcomes: Tensor, levels: Sequence[float]) -> dict[str, Tensor]:
     """Return the scores of each window, shape (windows, H, S) or (windows, H, S, levels); NaN for missing outcomes.
+
+    The predictive has one batch axis, the windows.
 
     Examples
     --------
@@ -239,8 +216,7 @@ def window_scores(predictive: Predictive, outcomes: Tensor, levels: Sequence[flo
         score = predictive.log_score(x, marginal=True)
         found["log_score"] = seen(score.value)
         found["log_score_mc_se"], found["log_score_kernels"] = seen(score.standard_error), seen(score.kernels)
-    lead = len(predictive.batch_shape)
-    return {k: v[None] if lead == 0 else v.flatten(0, lead - 1) for k, v in found.items()}
+    return found
 
 
 def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
@@ -262,17 +238,9 @@ def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
     return found
 
 
-def _summarise(
-    parts: list[dict[str, Tensor]],
-    predictive: Predictive,
-    *,
-    levels: Sequence[float],
-    bootstrap: int,
-    seed: int,
-    coords: Mapping[str, Any],
-) -> xr.Dataset:
-    scores = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
-    summary = Summary(torch.from_numpy(coords["recording"][1]), resamples=bootstrap, seed=seed)
+def _summarise(found: Windows, *, levels: Sequence[float], bootstrap: int, seed: int) -> xr.Dataset:
+    scores = found.values
+    summary = Summary(found.recording, resamples=bootstrap, seed=seed)
     plain, banded = ("horizon", "variable"), ("horizon", "variable", "level")
     summary.add("coverage", scores["coverage"], banded, attrs={"long_name": "coverage of central intervals"})
     summary.add("width", scores["width"], banded, attrs={"long_name": "width of central intervals", "better": "lower"})
@@ -291,9 +259,5 @@ def _summarise(
             summary.arrays[name] = (plain, as_numpy(scores[name].double().nanmean(0)), {"long_name": text})
     text = "probability integral transform (middle of jumps)"
     summary.arrays["pit"] = (("window", *plain), as_numpy(scores["pit"]), {"long_name": text})
-    return summary.dataset(
-        predictive.variables,
-        steps=predictive.horizon,
-        time_step=predictive.time_step,
-        coords={"level": ("level", list(levels), {"long_name": "nominal level"}), **coords},
-    )
+    levels_of = {"level": ("level", list(levels), {"long_name": "nominal level"})}
+    return summary.dataset(found, coords={**levels_of, **window_coords(found)})

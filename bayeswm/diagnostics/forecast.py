@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import torch
@@ -14,6 +15,7 @@ from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import make_generator
 from bayeswm.base.rollout import rollout
+from bayeswm.base.schema import Variables
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
 
@@ -22,18 +24,154 @@ _PART = 2**26
 
 
 class Forecast(NamedTuple):
-    """A forecast of some windows, and what came.
+    """A forecast of some windows, and what came: what every diagnostic takes, one or several.
 
     ``predictive`` has batch shape (windows,), ``outcomes`` shape (windows, H, M), with NaN where nothing was recorded:
-    states, or measurements where the state is hidden. ``worlds`` are those of the forecast, ``windows`` the data of the
-    H steps. A window's recording is ``windows.episode``; ``past`` is what came before it, where the state is hidden.
+    states, or measurements where the state is hidden. ``recording``, shape (windows,), says which windows belong
+    together. Forecasts that :func:`forecast` makes know more: ``worlds`` are those of the forecast, ``windows`` the
+    data of the H steps, ``past`` what came before them, where the state is hidden.
     """
 
     predictive: Predictive
     outcomes: Tensor
-    windows: Trajectories
-    worlds: Worlds
+    recording: Tensor
+    windows: Trajectories | None = None
+    worlds: Worlds | None = None
     past: Trajectories | None = None
+
+
+# what a diagnostic takes: all its windows at once, or in parts
+Forecasts = Forecast | Iterable[Forecast]
+
+
+def forecast_of(predictive: Predictive, outcomes: Tensor, *, recording: Tensor | None = None) -> Forecast:
+    """Return a predictive and what came as a forecast, for the diagnostics.
+
+    Parameters
+    ----------
+    predictive : Predictive
+        With any batch shape: its entries are the windows.
+    outcomes : Tensor, shape (*batch, H, S)
+        What came, x[1..H]; NaN where nothing was recorded.
+    recording : Tensor, shape (*batch,), optional
+        The recording of each window; by default each is one of its own.
+
+    Returns
+    -------
+    Forecast
+        With one batch axis.
+
+    Raises
+    ------
+    DataError
+        If shapes do not fit.
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=1.0)
+    >>> forecast_of(model.predictive(torch.zeros(20, 2), torch.zeros(20, 1)), torch.zeros(20, 1, 2)).recording.shape
+    torch.Size([20])
+    """
+    batch = predictive.batch_shape
+    shape = (*batch, predictive.horizon, predictive.variables.size)
+    if tuple(outcomes.shape) != shape:
+        raise DataError(
+            f"expected outcomes of shape {shape}, as the predictive has (*batch, horizon, variable), "
+            f"got {tuple(outcomes.shape)}; x[1..H] without the start"
+        )
+    if recording is not None and tuple(recording.shape) != batch:
+        raise DataError(f"expected recordings of shape {batch}, got {tuple(recording.shape)}")
+    count = math.prod(batch)
+    recording = torch.arange(count) if recording is None else recording.reshape(-1)
+    return Forecast(predictive.flatten(), outcomes.reshape(count, *shape[-2:]), recording)
+
+
+class Windows(NamedTuple):
+    """Values of every window, with what labels them.
+
+    ``values`` have shape (windows, ...), ``recording`` and ``start`` (windows,); the start is None where it is unknown.
+    """
+
+    values: dict[str, Tensor]
+    recording: Tensor
+    start: Tensor | None
+    variables: Variables
+    horizon: int
+    time_step: float
+
+
+def gather(forecasts: Forecasts, values: Callable[[Forecast], Mapping[str, Tensor]]) -> Windows:
+    """Compute values of each window, part by part, and return them together.
+
+    Parameters
+    ----------
+    forecasts : Forecast or iterable of Forecast
+        What :func:`forecast` or :func:`forecast_of` made.
+    values : callable
+        Maps one forecast to named values of shape (windows, ...).
+
+    Returns
+    -------
+    Windows
+
+    Raises
+    ------
+    DataError
+        If there is no forecast.
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=1.0)
+    >>> one = forecast_of(model.predictive(torch.zeros(2), torch.zeros(1)), torch.zeros(1, 2))
+    >>> gather([one, one], lambda part: {"error": part.predictive.mean - part.outcomes}).values["error"].shape
+    torch.Size([2, 1, 2])
+    """
+    found: list[Mapping[str, Tensor]] = []
+    recording, start = list[Tensor](), list[Tensor]()
+    head: Predictive | None = None
+    for part in [forecasts] if isinstance(forecasts, Forecast) else forecasts:
+        head = part.predictive
+        found.append(values(part))
+        recording.append(part.recording.cpu())
+        if part.windows is not None:
+            start.append(part.windows.start.cpu())
+    if head is None:
+        raise DataError("expected at least one forecast, got none")
+    return Windows(
+        {name: torch.cat([part[name] for part in found]) for name in found[0]},
+        torch.cat(recording),
+        torch.cat(start) if len(start) == len(found) else None,
+        head.variables,
+        head.horizon,
+        head.time_step,
+    )
+
+
+def known(part: Forecast) -> tuple[Trajectories, Worlds]:
+    """Return the data and the worlds of a forecast.
+
+    Raises
+    ------
+    SpecError
+        For one that does not know them.
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.01)
+    >>> data = bwm.Trajectories(model.schema, state=torch.zeros(9, 6, 2), action=torch.zeros(9, 5, 1))
+    >>> windows, worlds = known(next(forecast(model, data, horizon=5)))
+    >>> len(windows), len(worlds)
+    (9, 1)
+    """
+    if part.windows is None or part.worlds is None:
+        raise SpecError(
+            "expected a forecast that knows its model and its data, from diagnostics.forecast(), got one "
+            "of a predictive alone"
+        )
+    return part.windows, part.worlds
 
 
 def forecast(
@@ -141,7 +279,8 @@ def forecast(
             of="state" if before is None else "measurement",
         )
         recorded = part.states() if before is None else part.measured_as(drawn.schema)
-        return Forecast(predictive, recorded[:, 1:].to(drawn.device, drawn.dtype), part, drawn, before)
+        outcomes = recorded[:, 1:].to(drawn.device, drawn.dtype)
+        return Forecast(predictive, outcomes, part.episode, part, drawn, before)
 
     def evaluate() -> Iterator[Forecast]:
         for rows in parts:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import torch
 import xarray as xr
 from torch import Tensor
 
-from bayeswm.base.errors import DataError
 from bayeswm.base.model import DynamicsModel
-from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import make_generator, standard_normal
 from bayeswm.base.rollout import rollout
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
-from bayeswm.diagnostics.forecast import Forecast, forecast
+from bayeswm.diagnostics.forecast import Forecast, Forecasts, forecast, gather, known
 from bayeswm.diagnostics.summary import Summary
 
 
@@ -88,7 +84,7 @@ def errors(
     return errors_of_parts(parts, bootstrap=bootstrap, seed=seed)
 
 
-def errors_of_parts(parts: Iterable[Forecast], *, bootstrap: int = 1000, seed: int = 0) -> xr.Dataset:
+def errors_of_parts(parts: Forecasts, *, bootstrap: int = 1000, seed: int = 0) -> xr.Dataset:
     """Return the errors of forecasts that :func:`forecast` made.
 
     Examples
@@ -99,20 +95,9 @@ def errors_of_parts(parts: Iterable[Forecast], *, bootstrap: int = 1000, seed: i
     >>> dict(errors_of_parts(forecast(model, data, horizon=5)).rmse.sizes)
     {'horizon': 5, 'variable': 2}
     """
-    predicted, recorded, single, cluster = [], [], [], []
-    last: Predictive | None = None
-    for part in parts:
-        recorded_states = part.windows.states() if part.past is None else part.windows.measured_as(part.worlds.schema)
-        start = recorded_states[:, :1].to(part.outcomes)
-        predicted.append(part.predictive.mean - start)
-        recorded.append(part.outcomes - start)
-        single.append(one_step_means(part) - start)
-        cluster.append(part.windows.episode)
-        last = part.predictive
-    if last is None:
-        raise DataError("expected at least one forecast, got none")
-    mean, change, step = (torch.cat(v).double() for v in (predicted, recorded, single))
-    summary = Summary(torch.cat(cluster).cpu(), resamples=bootstrap, seed=seed)
+    found = gather(parts, _changes)
+    mean, change, step = (found.values[name].double() for name in ("predicted", "recorded", "one_step"))
+    summary = Summary(found.recording, resamples=bootstrap, seed=seed)
     dims = ("horizon", "variable")
     squared = {"mse": (mean - change).square(), "one_step_mse": (step - change).square()}
     for name, values in squared.items():
@@ -126,7 +111,16 @@ def errors_of_parts(parts: Iterable[Forecast], *, bootstrap: int = 1000, seed: i
     summary.add("r2", moments, dims, statistic=_r2, attrs=attrs)
     attrs = {"long_name": "correlation of predicted and recorded changes", "better": "higher"}
     summary.add("correlation", moments, dims, statistic=_correlation, attrs=attrs)
-    return summary.dataset(last.variables, steps=last.horizon, time_step=last.time_step, coords={})
+    return summary.dataset(found, coords={})
+
+
+def _changes(part: Forecast) -> dict[str, Tensor]:
+    """Return predicted, recorded and one-step-predicted changes since the start of each window."""
+    windows, worlds = known(part)
+    states = windows.states() if part.past is None else windows.measured_as(worlds.schema)
+    start = states[:, :1].to(part.outcomes)
+    made = {"predicted": part.predictive.mean, "recorded": part.outcomes, "one_step": one_step_means(part)}
+    return {name: values - start for name, values in made.items()}
 
 
 def one_step_means(part: Forecast) -> Tensor:
@@ -142,26 +136,26 @@ def one_step_means(part: Forecast) -> Tensor:
     >>> one_step_means(next(forecast(model, data, horizon=5))).shape
     torch.Size([9, 5, 2])
     """
-    windows = part.windows
+    windows, worlds = known(part)
     if part.past is not None:
         return _filtered_means(part, part.past)
     before = windows.states()[:, :-1]
-    known = ~before.isnan().any(-1, keepdim=True)
+    seen = ~before.isnan().any(-1, keepdim=True)
     # the law of one step needs no noise before it: one particle tells everything, and what it draws is not used
     made = rollout(
-        part.worlds,
-        torch.where(known, before, 0.0),
+        worlds,
+        torch.where(seen, before, 0.0),
         windows.action[:, :, None],
         particles=1,
-        generator=torch.Generator(device=part.worlds.device).manual_seed(0),
+        generator=torch.Generator(device=worlds.device).manual_seed(0),
         context=windows.step_context()[:, :, None] if windows.schema.context.size else None,
     )
-    return torch.where(known.to(made.mean.device), made.mean[:, :, 0], float("nan"))
+    return torch.where(seen.to(made.mean.device), made.mean[:, :, 0], float("nan"))
 
 
 def _filtered_means(part: Forecast, past: Trajectories) -> Tensor:
     """Return the mean of each measurement given those before it, shape (windows, H, M)."""
-    worlds, windows = part.worlds, part.windows
+    windows, worlds = known(part)
     measured, action, context = (
         v.to(worlds.device, worlds.dtype)
         for v in (windows.measured_as(worlds.schema), windows.action, windows.step_context())

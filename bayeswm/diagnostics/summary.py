@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from bayeswm.base.errors import BayeswmWarning
 from bayeswm.base.random import make_generator
 from bayeswm.base.schema import Variables
 from bayeswm.diagnostics.bootstrap import cluster_bootstrap
+from bayeswm.diagnostics.forecast import Windows
 
 CONFIDENCE = 0.95
 
@@ -72,14 +73,14 @@ class Summary:
         for key, value in zip(what, found[1:], strict=True):
             self.arrays[f"{name}_{key}"] = (dims, as_numpy(value), {"long_name": f"{what[key]} of {name}"})
 
-    def dataset(self, variables: Variables, *, steps: int, time_step: float, coords: dict[str, Any]) -> xr.Dataset:
+    def dataset(self, found: Windows, *, coords: Mapping[str, Any]) -> xr.Dataset:
         """Return the data set by horizon and variable, and warn once of what the errors lack."""
         for category, message in self._notes:
             warnings.warn(message, category, stacklevel=4)
         recordings = len(torch.unique(self.cluster))
         return xr.Dataset(
             self.arrays,
-            coords={**horizon_coords(variables, steps=steps, time_step=time_step), **coords},
+            coords={**horizon_coords(found.variables, steps=found.horizon, time_step=found.time_step), **coords},
             attrs={
                 "windows": len(self.cluster),
                 "recordings": recordings,
@@ -104,6 +105,25 @@ def horizon_coords(variables: Variables, *, steps: int, time_step: float) -> dic
         "variable": list(variables.columns),
         "unit": ("variable", [v.unit for v in variables for _ in v.columns]),
     }
+
+
+def window_coords(found: Windows) -> dict[str, Any]:
+    """Return the coordinates of the windows: their recordings, and where in them they start.
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> from bayeswm.diagnostics.forecast import forecast_of, gather
+    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=1.0)
+    >>> one = forecast_of(model.predictive(torch.zeros(2, 2), torch.zeros(2, 1)), torch.zeros(2, 1, 2))
+    >>> window_coords(gather(one, lambda part: {"outcome": part.outcomes}))
+    {'recording': ('window', array([0, 1]))}
+    """
+    coords: dict[str, Any] = {"recording": ("window", as_numpy(found.recording))}
+    if found.start is not None:
+        text = "step of the recording where the window starts"
+        coords["start"] = ("window", as_numpy(found.start), {"long_name": text})
+    return coords
 
 
 def as_numpy(values: Tensor) -> np.ndarray:

@@ -217,7 +217,7 @@ def test_bad_arguments_are_named(linear: Linear) -> None:
         calibration(linear.truth, linear.data, horizon=2, levels=[])
     with pytest.raises(bwm.DataError, match=r"expected outcomes of shape \(6, 1, 2\)"):
         calibration_of(p, torch.zeros(6, 2))
-    with pytest.raises(bwm.DataError, match=r"cluster labels of shape \(6,\)"):
+    with pytest.raises(bwm.DataError, match=r"recordings of shape \(6,\)"):
         calibration_of(p, torch.zeros(6, 1, 2), cluster=torch.zeros(5))
     with pytest.raises(bwm.DataError, match="at least one forecast"):
         calibration_of_parts([])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import bayeswm as bwm
-from bayeswm.diagnostics import forecast
+from bayeswm.diagnostics.forecast import forecast, forecast_of, gather, known
 from tests.diagnostics.recordings import Linear, linear_system, record
 from tests.models import sensed
 
@@ -104,3 +104,34 @@ def test_history_is_for_hidden_states(linear: Linear) -> None:
         forecast(linear.truth, linear.data, horizon=2, history=3)
     with pytest.raises(bwm.SpecError, match="steps >= 0"):
         forecast(sensed.model(), sensed.record(), horizon=2, history=-1)
+
+
+def test_a_predictive_alone_is_a_forecast(linear: Linear) -> None:
+    actions = torch.zeros(2, 3, 4, 1, dtype=torch.float64)
+    start = torch.randn(2, 3, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    p = bwm.rollout(linear.truth, start, actions, particles=30, generator=torch.Generator().manual_seed(1))
+    outcomes = torch.zeros(2, 3, 4, 2, dtype=torch.float64)
+    made = forecast_of(p, outcomes)
+    assert made.recording.tolist() == list(range(6))
+    assert made.predictive.batch_shape == (6,)
+    for name in ("mean", "variance", "aleatoric_variance", "particles"):
+        whole = getattr(p, name)
+        lead = whole.ndim - 4
+        assert torch.equal(getattr(made.predictive, name), whole.flatten(lead, lead + 1)), name
+    flat = made.predictive.log_prob(made.outcomes, marginal=True)
+    assert torch.equal(flat, p.log_prob(outcomes, marginal=True).flatten(0, 1))
+    single = forecast_of(p[0][1], outcomes[0, 1])
+    torch.testing.assert_close(single.predictive.mean[0], p.mean[0, 1])
+    with pytest.raises(bwm.SpecError, match="knows its model and its data"):
+        known(made)
+
+
+def test_values_of_parts_are_put_together(linear: Linear) -> None:
+    parts = list(forecast(linear.truth, linear.data[:50], horizon=3, chunk=40))
+    found = gather(parts, lambda part: {"mean": part.predictive.mean})
+    assert torch.equal(found.values["mean"], torch.cat([part.predictive.mean for part in parts]))
+    assert found.recording.tolist() == [i for i in range(50) for _ in range(2)]
+    assert found.start is not None
+    assert found.start.tolist() == [0, 3] * 50
+    with pytest.raises(bwm.DataError, match="at least one forecast"):
+        gather([], lambda part: {"mean": part.predictive.mean})
