@@ -118,8 +118,8 @@ def test_a_predictive_alone_is_a_forecast(linear: Linear) -> None:
         whole = getattr(p, name)
         lead = whole.ndim - 4
         assert torch.equal(getattr(made.predictive, name), whole.flatten(lead, lead + 1)), name
-    flat = made.predictive.log_prob(made.outcomes, marginal=True)
-    assert torch.equal(flat, p.log_prob(outcomes, marginal=True).flatten(0, 1))
+    flat = made.predictive.log_score(made.outcomes, marginal=True).value
+    assert torch.equal(flat, p.log_score(outcomes, marginal=True).value.flatten(0, 1))
     single = forecast_of(p[0][1], outcomes[0, 1])
     torch.testing.assert_close(single.predictive.mean[0], p.mean[0, 1])
     with pytest.raises(bwm.SpecError, match="knows its model and its data"):
