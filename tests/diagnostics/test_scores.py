@@ -285,3 +285,9 @@ def test_scores_are_differentiable() -> None:
     assert torch.autograd.gradcheck(lambda m, s: crps_mixture(m, s, one(0.3)), inputs[:2])
     weight = normal(4, seed=4).exp().requires_grad_()
     assert torch.autograd.gradcheck(lambda x, w: crps_samples(x, one(0.3), weight=w), [m, weight])
+
+
+def test_a_missing_sample_leaves_no_score() -> None:
+    x = normal(1000, 2)
+    x[3, 0] = float("nan")
+    assert crps_samples(x, normal(2, seed=1)).isnan().tolist() == [True, False]
