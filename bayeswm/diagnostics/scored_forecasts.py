@@ -297,6 +297,8 @@ def energy_of_worlds(
     near = (each * torch.linalg.vector_norm(offset, dim=-1)).sum((0, 1))
     count, share = (~lost).sum(1).to(offset), each.sum(1)
     every = pair_norm(offset.flatten(0, 1), each.flatten(0, 1))
+    if len(samples) == 1:
+        return near - mean_distance_of_worlds(every, every[None], share=share, count=count, exhaustive=exhaustive) / 2
     own = pair_norm(offset.movedim(1, 0), ((~lost) / count.clamp(min=1)[:, None]).movedim(1, 0))
     return near - mean_distance_of_worlds(every, own, share=share, count=count, exhaustive=exhaustive) / 2
 
