@@ -5,8 +5,17 @@ from bayeswm.diagnostics.calibration import calibration, calibration_of, calibra
 from bayeswm.diagnostics.forecast import Forecast, forecast, forecast_of
 from bayeswm.diagnostics.horizon import errors, errors_of_parts
 from bayeswm.diagnostics.intervals import interval_widths
+from bayeswm.diagnostics.multivariate_scores import dawid_sebastiani_multivariate, energy_score, variogram_score
 from bayeswm.diagnostics.pointwise import crps, crps_worlds, pit
-from bayeswm.diagnostics.scores import crps_gaussian, crps_mixture, crps_samples, interval_score
+from bayeswm.diagnostics.quantile_scores import (
+    dawid_sebastiani,
+    interval_score,
+    log_score_gaussian,
+    pinball_loss,
+    weighted_interval_score,
+)
+from bayeswm.diagnostics.scored_forecasts import scores
+from bayeswm.diagnostics.scores import crps_gaussian, crps_mixture, crps_samples
 
 __all__ = [
     "BootstrapEstimate",
@@ -20,11 +29,19 @@ __all__ = [
     "crps_mixture",
     "crps_samples",
     "crps_worlds",
+    "dawid_sebastiani",
+    "dawid_sebastiani_multivariate",
+    "energy_score",
     "errors",
     "errors_of_parts",
     "forecast",
     "forecast_of",
     "interval_score",
     "interval_widths",
+    "log_score_gaussian",
+    "pinball_loss",
     "pit",
+    "scores",
+    "variogram_score",
+    "weighted_interval_score",
 ]

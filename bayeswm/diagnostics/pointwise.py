@@ -186,6 +186,34 @@ def crps_worlds(
         every = pair_distance(offset.flatten(0, 1), each.flatten(0, 1))
         own = pair_distance(offset.movedim(1, 0), (valid / count.clamp(min=1)[:, None]).movedim(1, 0))
         near = (each * offset.abs()).sum((0, 1))
+    return near - mean_distance_of_worlds(every, own, share=share, count=count, exhaustive=exhaustive) / 2
+
+
+def mean_distance_of_worlds(every: Tensor, own: Tensor, *, share: Tensor, count: Tensor, exhaustive: bool) -> Tensor:
+    """Return the unbiased mean distance of two draws of the predictive, from those of the samples at hand.
+
+    Parameters
+    ----------
+    every : Tensor, shape (...)
+        Weighted mean distance of all ordered pairs of samples, each with itself too.
+    own : Tensor, shape (W, ...)
+        The same within each world.
+    share, count : Tensor, shape (W, ...)
+        Weights of the worlds, which sum to 1, and their numbers of samples.
+    exhaustive : bool
+        Whether the worlds are the posterior, or draws from it.
+
+    Returns
+    -------
+    Tensor, shape (...)
+        NaN where one sample in one world shows no spread.
+
+    Examples
+    --------
+    >>> half, two = torch.tensor([0.5, 0.5]), torch.tensor([2.0, 2.0])
+    >>> mean_distance_of_worlds(torch.tensor(0.5), half, share=half, count=two, exhaustive=True)
+    tensor(0.7500)
+    """
     between = every - (share.square() * own).sum(0)  # pairs of different worlds
     apart = 1 - share.square().sum(0)
     single = apart < 1e-12
@@ -195,7 +223,7 @@ def crps_worlds(
     if exhaustive:
         full = between + torch.where(share > 0, share.square() * within, 0.0).sum(0)
         spread = torch.where(full.isnan(), spread, full)  # one particle a world shows no spread of its own
-    return near - torch.where(single, alone, spread) / 2
+    return torch.where(single, alone, spread)
 
 
 def spread_out(weight: Tensor, like: Tensor) -> Tensor:
