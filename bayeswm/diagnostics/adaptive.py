@@ -74,7 +74,7 @@ class AdaptiveConformal:
     def bound(self, *, delay: int = 1) -> Tensor:
         """Return how far the share of misses can be from the one asked for, after the outcomes so far."""
         most = max(self.target, 1 - self.target)
-        return (most + delay * self.rate) / (self.count * self.rate)
+        return (most + delay * self.rate) / (self.count.double() * self.rate)
 
     def update(self, needed: Tensor, *, issued: Tensor | None = None) -> Tensor:
         """Take in an outcome, and return the levels to use next.

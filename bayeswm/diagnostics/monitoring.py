@@ -13,6 +13,7 @@ from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.schema import Variable, Variables
 from bayeswm.diagnostics.forecast import Forecasts, gather
+from bayeswm.diagnostics.intervals import quantiles
 from bayeswm.diagnostics.pointwise import pit
 from bayeswm.diagnostics.recalibration import check_level
 from bayeswm.diagnostics.summary import horizon_coords
@@ -26,9 +27,10 @@ class Monitor:
 
     A forecast issued at time t that is calibrated, given all that was known then, holds the outcome h steps later with
     probability q, the level. Betting at those odds multiplies a capital by p / q after a hit and (1 - p) / (1 - q)
-    after a miss; the average over coverages p above and below q is a capital that nobody can expect to grow, but that
-    grows exponentially where coverage is not q. (With a tolerance, odds are those of the nearest coverage that is
-    tolerated.)
+    after a miss. Capital is spread over coverages p above and below q and q itself. Half of it stays on its bets, for
+    small deviations that last; of the other half a small share is spread anew after each outcome, so that a change that
+    comes late finds some on the bets that then win. Nobody can expect the whole to grow, but it does exponentially
+    where coverage is not q. (With a tolerance, odds are those of the nearest coverage that is tolerated.)
 
     Forecasts of horizon h overlap. Those issued h steps apart do not: they make h separate games, each a test
     martingale with respect to what was known at its own times of issue. An average of these is no martingale of all
@@ -50,6 +52,9 @@ class Monitor:
     tolerance : float
         Coverages within it of the level are no reason for an alarm. Models that are deployed for long are never
         exactly calibrated, and intervals of n draws cover about 0.6 / n less than they say.
+    switching : float
+        Share of the moving half that is spread anew after each outcome: about one over the number of outcomes in which
+        a change is expected.
     horizons : sequence of int, optional
         Those that count for the alarm; all by default. Few are faster: their evidence is averaged.
 
@@ -57,7 +62,8 @@ class Monitor:
     ----------
     Waudby-Smith and Ramdas (2024), Estimating means of bounded random variables by betting; Dawid, de Rooij, Shafer,
     Shen, Vereshchagin and Vovk (2011), Insuring against loss of evidence in game-theoretic probability; Henzi and
-    Ziegel (2022), Valid sequential inference on probability forecast performance.
+    Ziegel (2022), Valid sequential inference on probability forecast performance; Herbster and Warmuth (1998),
+    Tracking the best expert.
 
     Examples
     --------
@@ -83,6 +89,7 @@ class Monitor:
         level: float = 0.9,
         false_alarm: float = 0.05,
         tolerance: float = 0.0,
+        switching: float = 0.01,
         horizons: tuple[int, ...] | None = None,
     ) -> None:
         check_level(level)
@@ -92,12 +99,15 @@ class Monitor:
             raise SpecError(f"expected false_alarm between 0 and 1, got {false_alarm}")
         if not 0 <= tolerance < min(level, 1 - level):
             raise SpecError(f"expected a tolerance from 0 to below {min(level, 1 - level):g}, got {tolerance}")
+        if not 0 <= switching < 1:
+            raise SpecError(f"expected switching from 0 to below 1, got {switching}")
         counted = tuple(range(1, horizon + 1)) if horizons is None else tuple(horizons)
         if not counted or not all(1 <= h <= horizon for h in counted):
             raise SpecError(f"expected horizons from 1 to {horizon}, got {horizons}")
         self.horizon, self.level, self.false_alarm, self.tolerance = horizon, level, false_alarm, tolerance
-        self.horizons = counted
-        self._hit, self._miss = _odds(level, tolerance)
+        self.switching, self.horizons = switching, counted
+        # one half of the bets stays, the other moves
+        self._hit, self._miss = (v.repeat(2) for v in _odds(level, tolerance))
         self._log_capital: Tensor | None = None  # (*batch, H, phases, S, bets)
         self._largest = torch.empty(0)  # (*batch, H, phases, S)
         self._evidence: list[Tensor] = []
@@ -132,7 +142,8 @@ class Monitor:
         due = torch.full((self.horizon, predictive.variables.size), float("nan"), dtype=torch.float64)
         for h, (low, high) in enumerate(self._pending):
             due[h] = _inside(x.to(low), low[h], high[h])
-        low, high = (v.detach().double().cpu() for v in predictive.interval(self.level))
+        tails = [0.5 - self.level / 2, 0.5 + self.level / 2]
+        low, high = quantiles(predictive, tails).detach().double().cpu()
         self._pending = [(low, high), *self._pending[: self.horizon - 1]]
         self._variables, self._time_step = predictive.variables, predictive.time_step
         return float(self.observe(due))
@@ -169,11 +180,18 @@ class Monitor:
         steps = torch.arange(horizon)
         # the game of a forecast h steps ahead is told by its time of issue, modulo h
         game = len(self._evidence) % (steps + 1)
-        gain = torch.where(inside[..., None] == 1, self._hit, self._miss)
-        gain = torch.where(inside[..., None].isnan(), 0.0, gain)
+        seen = ~inside.isnan().reshape(-1, horizon, size)
+        gain = torch.where((inside == 1).reshape(-1, horizon, size, 1), self._hit, self._miss)
         flat = self._log_capital.flatten(0, len(batch) - 1) if batch else self._log_capital[None]
-        flat[:, steps, game] += gain.reshape(-1, horizon, size, len(self._hit))
-        capital = (flat[:, steps, game].logsumexp(-1) - math.log(len(self._hit))).view(*batch, horizon, size)
+        bets = flat[:, steps, game]
+        won = bets + gain
+        if self.switching:
+            still, moving = won.chunk(2, -1)
+            anew = moving.logsumexp(-1, keepdim=True) + math.log(self.switching / moving.shape[-1])
+            won = torch.cat((still, torch.logaddexp(moving + math.log1p(-self.switching), anew)), -1)
+        bets = torch.where(seen[..., None], won, bets)
+        flat[:, steps, game] = bets
+        capital = (bets.logsumexp(-1) - math.log(len(self._hit))).view(*batch, horizon, size)
         largest = self._largest.flatten(0, len(batch) - 1) if batch else self._largest[None]
         kept = torch.maximum(largest[:, steps, game], capital.reshape(-1, horizon, size))
         largest[:, steps, game] = kept
@@ -270,6 +288,7 @@ class Monitor:
                 "level": self.level,
                 "false_alarm": self.false_alarm,
                 "tolerance": self.tolerance,
+                "switching": self.switching,
                 "threshold": threshold,
                 "horizons": list(self.horizons),
             },
@@ -299,13 +318,14 @@ def adjust(log_largest: Tensor) -> Tensor:
 
 
 def _odds(level: float, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Return the log gains of a hit and of a miss for each bet: on coverages evenly spread below and above."""
+    """Return the log gains of a hit and of a miss for each bet: on none, and on coverages below and above."""
     share = (torch.arange(_BETS, dtype=torch.float64) + 0.5) / _BETS
     low, high = level - tolerance, level + tolerance
     below, above = low * share, high + (1 - high) * share
     against = torch.cat((torch.full_like(below, low), torch.full_like(above, high)))
     bets = torch.cat((below, above))
-    return (bets / against).log(), ((1 - bets) / (1 - against)).log()
+    none = torch.zeros(1, dtype=torch.float64)
+    return torch.cat((none, (bets / against).log())), torch.cat((none, ((1 - bets) / (1 - against)).log()))
 
 
 def _inside(x: Tensor, low: Tensor, high: Tensor) -> Tensor:

@@ -232,7 +232,7 @@ class Isotonic(Recalibration):
         scores = found.values["score"].double()
         count = (~scores.isnan()).sum(0)
         check_enough(count, found)
-        check_reached(scores.abs().nan_to_num(nan=0.0).amax(0), found)
+        check_reached(torch.where(scores.isnan(), 0.0, scores.abs()).amax(0), found)
         size = min(_KNOTS, int(count.min()))
         curves = [[self._curve(column[~column.isnan()], size) for column in at.T] for at in scores.movedim(1, 0)]
         tensors = {
