@@ -157,6 +157,22 @@ def test_an_overconfident_system_is_repaired_quickly(linear: Linear) -> None:
         assert (new.crps <= 1.02 * old.crps).all()
 
 
+@pytest.mark.parametrize("first", [Scale(), Isotonic()], ids=repr)
+def test_recalibrated_models_are_recalibrated_again(linear: Linear, first: Recalibration) -> None:
+    half, rest = linear.data[:200], linear.data[200:]
+    once = recalibrate(linear.model(0.5), half, horizon=6, method=first, particles=200)
+    twice = recalibrate(once, rest, horizon=6, method=SplitConformal(), particles=200)
+    # the first has done the work: what is left is the scatter of 200 tubes, 0.88 / sqrt(200) = 0.06 for one variable
+    factor = twice.outcome_map.tensors["factor"]
+    assert bool(((factor - 1).abs() < 0.2).all())
+    one, two = (
+        bwm.rollout(m, torch.zeros(2), torch.zeros(6, 1), generator=torch.Generator().manual_seed(0))
+        for m in (once, twice)
+    )
+    assert torch.allclose(two.stddev, factor * one.stddev)
+    assert two.has_split == one.has_split == isinstance(first, Scale)
+
+
 def test_chance_constraints_see_the_repair(linear: Linear) -> None:
     model = linear.model(0.5)
     repaired = recalibrate(model, linear.data, horizon=6, method=Scale(), particles=200)
