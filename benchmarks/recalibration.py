@@ -1,8 +1,7 @@
 """Calibration of three families before and after recalibration: `Pendulum-v1` with noise, and a measured pendulum.
 
-Pendulum: Gymnasium's physics with Gaussian noise in each step and smooth random torques; 20 training episodes, 1,000 for
-recalibration (half for the scale, half for the tube), 1,000 held out, all of 50 steps. Measured: the swing-ups of DFKI's
-pendulum at 20 ms, one run held out at a time, recalibrated on one of the others.
+Pendulum: Gymnasium's physics with Gaussian noise in each step and smooth random torques; 20 training episodes, 1,000
+for recalibration (half for the scale, half for the tube), 1,000 held out, all of 50 steps.
 
 Prints coverage of 90 % intervals and tubes, and the CRPS after as a multiple of that before.
 """
@@ -83,8 +82,13 @@ def simulated() -> None:
         for i, variable in enumerate(model.schema.state.columns):
             print(f"  {name:16s} {variable:8s} before   {text(before['coverage'][:, i])}   {before['tube']:.3f}")
             ratio = after["crps"][:, i] / before["crps"][:, i]
-            print(f"  {name:16s} {variable:8s} scaled   {text(after['coverage'][:, i])}   {after['tube']:.3f}   {text(ratio)}")
-        print(f"  {name:16s} scaled and conformal: tube {tube['tube']:.3f}   ({time.process_time() - began:.0f} CPU s)", flush=True)
+            print(
+                f"  {name:16s} {variable:8s} scaled   {text(after['coverage'][:, i])}   {after['tube']:.3f}   {text(ratio)}"
+            )
+        print(
+            f"  {name:16s} scaled and conformal: tube {tube['tube']:.3f}   ({time.process_time() - began:.0f} CPU s)",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

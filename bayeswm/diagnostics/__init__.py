@@ -20,7 +20,7 @@ from bayeswm.diagnostics.quantile_scores import (
 from bayeswm.diagnostics.recalibrated import RecalibratedModel
 from bayeswm.diagnostics.recalibration import Isotonic, Recalibration, Scale, recalibrate
 from bayeswm.diagnostics.scored_forecasts import scores
-from bayeswm.diagnostics.scores import crps_gaussian, crps_mixture, crps_samples, interval_score
+from bayeswm.diagnostics.univariate_scores import crps_gaussian, crps_mixture, crps_samples
 
 __all__ = [
     "AdaptiveConformal",

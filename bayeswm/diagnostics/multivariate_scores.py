@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from bayeswm.base.errors import DataError
-from bayeswm.diagnostics.scores import sample_weights
+from bayeswm.diagnostics.univariate_scores import sample_weights
 
 # distances in work at one time: they stay in a processor's second cache
 _WORK = 2**15

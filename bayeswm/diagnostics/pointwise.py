@@ -8,7 +8,7 @@ from torch import Tensor
 from bayeswm.base.errors import DataError
 from bayeswm.base.laws import Gaussian, MultivariateGaussian
 from bayeswm.base.predictive import Predictive
-from bayeswm.diagnostics.scores import crps_mixture, crps_samples, pair_distance
+from bayeswm.diagnostics.univariate_scores import crps_mixture, crps_samples, pair_distance
 
 
 def observed(predictive: Predictive, outcomes: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,8 +16,8 @@ from bayeswm.base.memory import keep_blocks
 
 type Objective = Callable[[Tensor], tuple[float, Tensor]]
 
-# Rows on which starts are tried where there are more than a few; all of them only for the best. On 30 problems of 350 rows the best of three starts
-# was missed as rarely with 96 or 128 as with 192 or 256, which cost up to 1.7 times as much.
+# Rows on which starts are tried where there are more than a few; all of them only for the best. On 30 problems of 350
+# rows the best of three starts was missed as rarely with 96 or 128 as with 192 or 256, at up to 1.7 times the cost.
 SCREENING, FEW = 128, 256
 _ITERATIONS = 500
 

@@ -11,7 +11,7 @@ import bayeswm as bwm
 from bayeswm.base.predictive import Predictive
 from bayeswm.diagnostics import crps
 from bayeswm.diagnostics.maps import NormalScores, OutcomeMap, Stretch, TwoSided, as_points, stretched
-from bayeswm.diagnostics.scores import crps_mixture
+from bayeswm.diagnostics.univariate_scores import crps_mixture
 from bayeswm.inference.student import StudentT
 from tests.diagnostics.recordings import Linear
 

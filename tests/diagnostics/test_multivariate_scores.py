@@ -17,7 +17,7 @@ from bayeswm.diagnostics import (
     energy_score,
     variogram_score,
 )
-from tests.diagnostics.test_scores import normal
+from tests.diagnostics.test_univariate_scores import normal
 
 
 def by_pairs(x: torch.Tensor, y: torch.Tensor, w: torch.Tensor, *, fair: bool) -> torch.Tensor:

@@ -17,7 +17,7 @@ from bayeswm.diagnostics import (
     pinball_loss,
     weighted_interval_score,
 )
-from tests.diagnostics.test_scores import normal, one
+from tests.diagnostics.test_univariate_scores import normal, one
 
 numbers = st.floats(-5, 5, allow_subnormal=False)
 

@@ -23,7 +23,7 @@ from bayeswm.diagnostics import (
 )
 from bayeswm.diagnostics.scored_forecasts import energy_of_worlds, joint_scores, marginal_scores
 from tests.diagnostics.recordings import NOISE, Linear
-from tests.diagnostics.test_scores import normal, one
+from tests.diagnostics.test_univariate_scores import normal, one
 from tests.models import sensed
 
 
