@@ -80,15 +80,12 @@ def simulated() -> None:
         tubed = recalibrate(scaled, fitting[500:], horizon=HORIZON, method=SplitConformal(level=LEVEL), **DRAWS)
         before, after, tube = row(model, test), row(scaled, test), row(tubed, test)
         for i, variable in enumerate(model.schema.state.columns):
-            print(f"  {name:16s} {variable:8s} before   {text(before['coverage'][:, i])}   {before['tube']:.3f}")
-            ratio = after["crps"][:, i] / before["crps"][:, i]
-            print(
-                f"  {name:16s} {variable:8s} scaled   {text(after['coverage'][:, i])}   {after['tube']:.3f}   {text(ratio)}"
-            )
-        print(
-            f"  {name:16s} scaled and conformal: tube {tube['tube']:.3f}   ({time.process_time() - began:.0f} CPU s)",
-            flush=True,
-        )
+            label = f"  {name:16s} {variable:8s}"
+            ratio = text(after["crps"][:, i] / before["crps"][:, i])
+            print(f"{label} before   {text(before['coverage'][:, i])}   {before['tube']:.3f}")
+            print(f"{label} scaled   {text(after['coverage'][:, i])}   {after['tube']:.3f}   {ratio}")
+        spent = time.process_time() - began
+        print(f"  {name:16s} scaled, conformal: tube {tube['tube']:.3f}   ({spent:.0f} CPU s)", flush=True)
 
 
 if __name__ == "__main__":
