@@ -16,9 +16,9 @@ from torch import Tensor
 from bayeswm.diagnostics.calibration_test import (
     NormalSums,
     cauchy_combination,
+    independent_test,
     normal_sums,
-    test_of_sums,
-    test_without_simulation,
+    sums_test,
 )
 
 SYSTEMS = {"random walk": 1.0, "AR(0.9)": 0.9, "iid": 0.0}
@@ -54,8 +54,8 @@ def p_values(system: str, n: int, *, steps: int, scale: float, repetitions: int,
     simulated, cauchy = list[Tensor](), list[Tensor]()
     for one in zip(*sums, strict=True):
         pick = torch.randint(POOL, (DRAWS,), generator=generator)
-        simulated.append(test_of_sums(NormalSums(*one), NormalSums(*(v[pick] for v in null))).p_value)
-        cauchy.append(test_without_simulation(NormalSums(*one)).p_value)
+        simulated.append(sums_test(NormalSums(*one), NormalSums(*(v[pick] for v in null))).p_value)
+        cauchy.append(independent_test(NormalSums(*one)).p_value)
 
     return {
         "simulated": torch.stack(simulated),

@@ -12,10 +12,10 @@ from bayeswm.base.random import make_generator, systematic
 from bayeswm.diagnostics.calibration_test import (
     CalibrationTest,
     NormalSums,
+    independent_test,
     normal_sums,
     sums_of_scores,
-    test_of_sums,
-    test_without_simulation,
+    sums_test,
 )
 from bayeswm.diagnostics.forecast import Forecast
 from bayeswm.diagnostics.pointwise import observed, pit, rounding_reach
@@ -95,8 +95,8 @@ class JointNull:
         if self._observed is None:
             raise DataError("expected at least one forecast, got none")
         if self._simulated is None or not self.simulated:
-            return test_without_simulation(self._observed)
-        return test_of_sums(self._observed, self._simulated)
+            return independent_test(self._observed)
+        return sums_test(self._observed, self._simulated)
 
     def _independent(self, part: Forecast) -> Tensor:
         """Return which windows neither overlap nor share a recording's own noise."""

@@ -11,8 +11,8 @@ from torch import Tensor
 
 import bayeswm as bwm
 from bayeswm.diagnostics import calibration_test, cauchy_combination
-from bayeswm.diagnostics.calibration_test import NormalSums, normal_sums, score_statistic, test_without_simulation
-from benchmarks.validity import ks, p_values, pit
+from bayeswm.diagnostics.calibration_test import NormalSums, independent_test, normal_sums, score_statistic
+from benchmarks.validity import SIZES, ks, p_values, pit
 
 F64 = torch.float64
 
@@ -26,9 +26,7 @@ def rejected(p: Tensor) -> float:
 
 @pytest.mark.slow
 @pytest.mark.statistical
-@pytest.mark.parametrize(
-    ("system", "n", "steps"), [("random walk", 50, 20), ("AR(0.9)", 50, 20), ("iid", 50, 20), ("random walk", 20, 50)]
-)
+@pytest.mark.parametrize(("system", "n", "steps"), SIZES)
 def test_size_over_four_thousand_repetitions(system: str, n: int, steps: int) -> None:
     found = p_values(system, n, steps=steps, scale=1.0, repetitions=4000)
     assert 0.04 <= rejected(found["simulated"]) <= 0.065
@@ -102,7 +100,7 @@ def test_parts_add_up_and_missing_outcomes_do_not_count() -> None:
     gaps = u.clone()
     gaps[5:, 1] = float("nan")
     first, second, whole = normal_sums(gaps[:4]), normal_sums(gaps[4:]), normal_sums(gaps)
-    assert whole.count.tolist() == [8, 5, 8]
+    assert whole.number.tolist() == [8, 5, 8]
     for a, b, c in zip(first, second, whole, strict=True):
         assert torch.allclose(a + b, c)
     gaps[:, 1] = float("nan")
@@ -115,7 +113,7 @@ def test_parts_add_up_and_missing_outcomes_do_not_count() -> None:
 
 def test_nothing_recorded_is_undefined_and_edges_are_finite() -> None:
     assert bool(calibration_test(torch.full((3, 2), float("nan")), torch.rand(99, 3, 2)).p_value.isnan())
-    assert bool(test_without_simulation(normal_sums(torch.full((3, 2), float("nan")))).p_value.isnan())
+    assert bool(independent_test(normal_sums(torch.full((3, 2), float("nan")))).p_value.isnan())
     ends = calibration_test(torch.tensor([[0.0], [1.0]]), torch.rand(99, 2, 1))
     assert bool(ends.statistic.isfinite())
     assert float(ends.p_value) == 0.01
@@ -140,6 +138,6 @@ def test_cauchy_combination_matches_its_definition_and_stays_accurate_in_the_tai
 
 def test_without_simulation_the_scale_has_its_exact_law() -> None:
     n, second = torch.tensor([50.0]).double(), torch.tensor([80.0]).double()
-    found = test_without_simulation(NormalSums(n, torch.zeros(1).double(), second))
+    found = independent_test(NormalSums(n, torch.zeros(1).double(), second))
     pair = torch.tensor([stats.chi2.sf(30**2 / 100, 2), 2 * stats.chi2.sf(80, 50)])
     assert float(found.p_value) == pytest.approx(float(cauchy_combination(pair)), rel=1e-6)
