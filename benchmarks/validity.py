@@ -37,23 +37,23 @@ def pit(system: str, shape: tuple[int, int, int], *, scale: float, generator: to
     return torch.stack(values, -1)
 
 
-def null_sums(system: str, n: int, *, steps: int, generator: torch.Generator) -> NormalSums:
+def null_sums(system: str, n: int, *, steps: int, pool: int, generator: torch.Generator) -> NormalSums:
     """Sums of data sets simulated from the forecasts' joint law, which the repetitions draw theirs from."""
     parts = [
-        normal_sums(pit(system, (500, n, steps), scale=1.0, generator=generator), dim=1) for _ in range(POOL // 500)
+        normal_sums(pit(system, (500, n, steps), scale=1.0, generator=generator), dim=1) for _ in range(pool // 500)
     ]
     return NormalSums(*(torch.cat(values) for values in zip(*parts, strict=True)))
 
 
-def p_values(system: str, n: int, *, steps: int, scale: float, repetitions: int, seed: int = 0) -> dict[str, Tensor]:
+def p_values(system: str, n: int, *, steps: int, scale: float, repetitions: int, pool: int = POOL) -> dict[str, Tensor]:
     """P-values of each test in each repetition."""
-    generator = torch.Generator().manual_seed(seed)
-    null = null_sums(system, n, steps=steps, generator=generator)
+    generator = torch.Generator().manual_seed(0)
+    null = null_sums(system, n, steps=steps, pool=pool, generator=generator)
     came = pit(system, (repetitions, n, steps), scale=scale, generator=generator)
     sums = normal_sums(came, dim=1)
     simulated, cauchy = list[Tensor](), list[Tensor]()
     for one in zip(*sums, strict=True):
-        pick = torch.randint(POOL, (DRAWS,), generator=generator)
+        pick = torch.randint(pool, (DRAWS,), generator=generator)
         simulated.append(sums_test(NormalSums(*one), NormalSums(*(v[pick] for v in null))).p_value)
         cauchy.append(independent_test(NormalSums(*one)).p_value)
 

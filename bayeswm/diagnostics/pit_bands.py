@@ -41,7 +41,7 @@ def ecdf_band(n: int, points: Tensor, *, level: float = 0.95) -> tuple[Tensor, T
     --------
     >>> low, high = ecdf_band(50, torch.tensor([0.25, 0.5, 0.75]))
     >>> low.numpy().round(2).tolist(), high.numpy().round(2).tolist()
-    ([0.12, 0.34, 0.62], [0.38, 0.66, 0.88])
+    ([0.12, 0.34, 0.6], [0.4, 0.66, 0.88])
     """
     points = points.detach().cpu().double()
     rising = points.ndim == 1 and len(points) > 0 and bool((points.diff() > 0).all())
@@ -50,7 +50,7 @@ def ecdf_band(n: int, points: Tensor, *, level: float = 0.95) -> tuple[Tensor, T
             f"expected n >= 1, 0 < level < 1 and rising points between 0 and 1, got {n}, {level} and {points.tolist()}"
         )
     count = torch.arange(n + 1, dtype=torch.float64)
-    below = _log_binomial(torch.tensor(float(n)), count, points[:, None]).exp().cumsum(-1)
+    below = _log_binomial(count[-1], count, points[:, None]).exp().cumsum(-1)
     # pointwise tails: with the first the whole curve stays inside often enough (Bonferroni), with the second too seldom
     low, high = (1.0 - level) / len(points), 1.0 - level
     for _ in range(25):

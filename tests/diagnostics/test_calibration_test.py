@@ -35,10 +35,10 @@ def test_size_over_four_thousand_repetitions(system: str, n: int, steps: int) ->
 @pytest.mark.statistical
 @pytest.mark.parametrize(("system", "pooled"), [("random walk", 0.75), ("AR(0.9)", 0.60)])
 def test_size_is_right_where_pooled_uniformity_rejects(system: str, pooled: float) -> None:
-    found = p_values(system, 50, steps=20, scale=1.0, repetitions=300)
+    found = p_values(system, 50, steps=20, scale=1.0, repetitions=200, pool=4000)
     # 3.5 binomial standard errors
-    assert rejected(found["simulated"]) == pytest.approx(0.05, abs=3.5 * math.sqrt(0.05 * 0.95 / 300))
-    assert rejected(found["pooled KS"]) == pytest.approx(pooled, abs=3.5 * math.sqrt(pooled * (1 - pooled) / 300))
+    assert rejected(found["simulated"]) == pytest.approx(0.05, abs=3.5 * math.sqrt(0.05 * 0.95 / 200))
+    assert rejected(found["pooled KS"]) == pytest.approx(pooled, abs=3.5 * math.sqrt(pooled * (1 - pooled) / 200))
 
 
 @pytest.mark.slow

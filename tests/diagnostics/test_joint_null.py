@@ -44,7 +44,7 @@ def test_calibration_carries_the_test(linear: System) -> None:
 @pytest.mark.statistical
 def test_the_level_is_right_with_few_particles(linear: System) -> None:
     """Exactly so: what came and the particles are exchangeable, however few they are."""
-    g, times = torch.Generator().manual_seed(0), 200
+    g, times = torch.Generator().manual_seed(0), 150
     start, action = torch.zeros(15, 2, dtype=F64), torch.zeros(15, 6, 1, dtype=F64)
     p = list[float]()
     for _ in range(times):
@@ -59,7 +59,7 @@ def test_the_level_is_right_with_few_particles(linear: System) -> None:
 def test_windows_that_share_one_uncertain_world_do_not_reject() -> None:
     """A drift is unknown, and as large as the noise: independent windows would reject most of the time."""
     schema = bwm.Schema(state=[bwm.Variable("x")], action=[], time_step=1.0)
-    g, times = torch.Generator().manual_seed(1), 150
+    g, times = torch.Generator().manual_seed(1), 100
     start = torch.zeros(30, 1, dtype=F64)
     shared, apart = list[float](), list[float]()
     for _ in range(times):

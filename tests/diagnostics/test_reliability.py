@@ -20,7 +20,7 @@ EVEN = torch.special.ndtri((torch.arange(N, dtype=torch.float64) + 0.5) / N)
 ZERO, ONE = torch.zeros(N, dtype=torch.float64), torch.ones(N, dtype=torch.float64)
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(st.floats(0.3, 3.0))
 def test_a_wrong_spread_has_the_exact_coverage(share: float) -> None:
     found = reliability(gaussian_forecast(ZERO, share * ONE, EVEN), bootstrap=2).squeeze()
@@ -47,7 +47,7 @@ def test_band_is_that_of_as_many_windows_as_were_recorded(linear: Linear) -> Non
     data = bwm.Trajectories(linear.truth.schema, state=state, action=linear.data.action[:60], allow_missing=True)
     found = reliability(forecast(linear.truth, data, horizon=3), bootstrap=20)
     level = torch.tensor(found.level.values.tolist(), dtype=torch.float64)
-    for n, h, v in ((40, 2, "x"), (60, 2, "v"), (60, 1, "x")):
+    for n, h, v in ((100, 2, "x"), (120, 2, "v"), (120, 1, "x")):  # two windows of each episode
         low, high = ecdf_band(n, level)
         at = found.sel(horizon=h, variable=v)
         assert np.allclose(at.band_lower, low - level)
