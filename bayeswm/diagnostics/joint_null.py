@@ -21,7 +21,7 @@ from bayeswm.diagnostics.forecast import Forecast
 from bayeswm.diagnostics.pointwise import observed, pit, rounding_reach
 
 SIMULATIONS = 999
-_POOL = 256  # simulated trajectories a window, at least one in each world
+_POOL = 128  # simulated trajectories a window, at least one in each world
 _WORK = 2**22  # values in work at one time
 
 
@@ -146,7 +146,7 @@ def rank_scores(predictive: Predictive, outcomes: Tensor) -> tuple[Tensor, Tenso
     Returns
     -------
     tuple of Tensor
-        Of shape (n, H, S), and (worlds, paths, n, H, S): those of some of the particles, 256 for each window or one a
+        Of shape (n, H, S), and (worlds, paths, n, H, S): those of some of the particles, 128 for each window or one a
         world. With a fresh world at each step the particles are one pool, and the axis of worlds still as they lie.
 
     Examples
