@@ -1,7 +1,7 @@
 """Calibration of three families before and after recalibration: `Pendulum-v1` with noise, and a measured pendulum.
 
-Pendulum: Gymnasium's physics with Gaussian noise in each step and smooth random torques; 20 training episodes, 1,000
-for recalibration (half for the scale, half for the tube), 1,000 held out, all of 50 steps.
+Pendulum: Gymnasium's physics with Gaussian noise in each step and smooth random torques; 12 training episodes, 1,000
+for recalibration (half for the scale, half for the tube), 600 held out, all of 50 steps.
 
 Prints coverage of 90 % intervals and tubes, and the CRPS after as a multiple of that before.
 """
@@ -17,7 +17,7 @@ from bayeswm.diagnostics import Scale, SplitConformal, SupT, calibration, foreca
 from bayeswm.structures import MLP, Pendulum, SemiImplicitEuler
 
 HORIZON, SHOWN, LEVEL = 50, (1, 5, 10, 25, 50), 0.9
-DRAWS = {"worlds": 20, "particles": 20}
+DRAWS = {"worlds": 20, "particles": 10}
 
 
 def episodes(truth: bwm.KnownDynamics, count: int, *, seed: int) -> bwm.Trajectories:
@@ -70,7 +70,7 @@ def text(values: torch.Tensor) -> str:
 
 def simulated() -> None:
     truth = bwm.KnownDynamics(structure=Pendulum.gymnasium(), noise=[0.01, 0.05])
-    train, fitting, test = (episodes(truth, n, seed=i) for i, n in enumerate((20, 1000, 1000)))
+    train, fitting, test = (episodes(truth, n, seed=i) for i, n in enumerate((12, 1000, 600)))
     columns = "  ".join(f"{h:5d}" for h in SHOWN)
     print(f"Pendulum-v1 with noise: coverage of 90 % intervals at steps {columns}   tube   CRPS after / before")
     for name, model in families().items():

@@ -3,12 +3,17 @@
 from bayeswm.diagnostics.adaptive import AdaptiveConformal, needed_level
 from bayeswm.diagnostics.bootstrap import BootstrapEstimate, cluster_bootstrap
 from bayeswm.diagnostics.calibration import calibration, calibration_of, calibration_of_parts
+from bayeswm.diagnostics.calibration_test import CalibrationTest, calibration_test, cauchy_combination
 from bayeswm.diagnostics.conformal import ConformalisedQuantile, SplitConformal, conformal_quantile
+from bayeswm.diagnostics.events import event_reliability
 from bayeswm.diagnostics.forecast import Forecast, forecast, forecast_of
+from bayeswm.diagnostics.groups import adversarial_groups, conditional_calibration, distance_from
 from bayeswm.diagnostics.horizon import errors, errors_of_parts
 from bayeswm.diagnostics.intervals import interval_widths
+from bayeswm.diagnostics.joint_null import JointNull
 from bayeswm.diagnostics.monitoring import Monitor
 from bayeswm.diagnostics.multivariate_scores import dawid_sebastiani_multivariate, energy_score, variogram_score
+from bayeswm.diagnostics.pit_bands import ecdf_band
 from bayeswm.diagnostics.pointwise import crps, crps_worlds, pit
 from bayeswm.diagnostics.quantile_scores import (
     dawid_sebastiani,
@@ -19,24 +24,31 @@ from bayeswm.diagnostics.quantile_scores import (
 )
 from bayeswm.diagnostics.recalibrated import RecalibratedModel
 from bayeswm.diagnostics.recalibration import Isotonic, Recalibration, Scale, recalibrate
+from bayeswm.diagnostics.reliability import reliability
 from bayeswm.diagnostics.scored_forecasts import scores
 from bayeswm.diagnostics.univariate_scores import crps_gaussian, crps_mixture, crps_samples
 
 __all__ = [
     "AdaptiveConformal",
     "BootstrapEstimate",
+    "CalibrationTest",
     "ConformalisedQuantile",
     "Forecast",
     "Isotonic",
+    "JointNull",
     "Monitor",
     "RecalibratedModel",
     "Recalibration",
     "Scale",
     "SplitConformal",
+    "adversarial_groups",
     "calibration",
     "calibration_of",
     "calibration_of_parts",
+    "calibration_test",
+    "cauchy_combination",
     "cluster_bootstrap",
+    "conditional_calibration",
     "conformal_quantile",
     "crps",
     "crps_gaussian",
@@ -45,9 +57,12 @@ __all__ = [
     "crps_worlds",
     "dawid_sebastiani",
     "dawid_sebastiani_multivariate",
+    "distance_from",
+    "ecdf_band",
     "energy_score",
     "errors",
     "errors_of_parts",
+    "event_reliability",
     "forecast",
     "forecast_of",
     "interval_score",
@@ -57,6 +72,7 @@ __all__ = [
     "pinball_loss",
     "pit",
     "recalibrate",
+    "reliability",
     "scores",
     "variogram_score",
     "weighted_interval_score",

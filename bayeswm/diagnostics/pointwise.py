@@ -67,14 +67,34 @@ def pit(predictive: Predictive, outcomes: Tensor) -> Tensor:
     x, there = observed(predictive, outcomes)
     if predictive.horizon == 0:
         return x
-    silent = torch.stack([(law.variance <= 0).any(0).any(0).expand(x[..., 0, :].shape) for law in predictive.laws], -2)
-    if bool(silent.any()):
-        rounding = 1e-9 if x.dtype == torch.float64 else 1e-5
-        reach = torch.where(silent, rounding * x.abs().clamp(min=1.0), 0.0)
+    reach = rounding_reach(predictive, x)
+    if bool((reach > 0).any()):
         value = 0.5 * (predictive.cdf(x - reach) + predictive.cdf(x + reach))
     else:
         value = predictive.cdf(x)
     return torch.where(there, value, float("nan"))
+
+
+def rounding_reach(predictive: Predictive, x: Tensor) -> Tensor:
+    """Return how far from a point prediction an outcome still meets it; 0 where there is noise.
+
+    Parameters
+    ----------
+    predictive : Predictive
+        Over a step or more.
+    x : Tensor, shape (*batch, H, S)
+        Outcomes.
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise={"velocity": 0.1})
+    >>> bool(rounding_reach(model.predictive(torch.zeros(2), torch.zeros(1)), torch.zeros(1, 2))[0, 1] == 0)
+    True
+    """
+    silent = torch.stack([(law.variance <= 0).any(0).any(0).expand(x[..., 0, :].shape) for law in predictive.laws], -2)
+    rounding = 1e-9 if x.dtype == torch.float64 else 1e-5
+    return torch.where(silent, rounding * x.abs().clamp(min=1.0), 0.0)
 
 
 def crps(predictive: Predictive, outcomes: Tensor) -> Tensor:
