@@ -242,9 +242,14 @@ class Monitor:
     @property
     def evidence(self) -> Tensor:
         """The evidence of all horizons together after each step, shape (T, *batch)."""
+        return self._combined(self.evidence_by_horizon)
+
+    @property
+    def evidence_by_horizon(self) -> Tensor:
+        """The evidence of each horizon alone after each step, shape (T, *batch, H)."""
         if not self._evidence:
             raise SpecError("expected a monitor that has seen something, got one without updates")
-        return self._combined(torch.stack(self._evidence))
+        return torch.stack(self._evidence)
 
     @property
     def alarm(self) -> bool:
@@ -270,7 +275,7 @@ class Monitor:
         together = self.evidence
         if together.ndim > 1:
             raise SpecError("expected a monitor without batches for a data set, got several side by side")
-        single, inside = torch.stack(self._evidence), torch.stack(self._inside)
+        single, inside = self.evidence_by_horizon, torch.stack(self._inside)
         names = self._variables or Variables([Variable(f"x{i}") for i in range(inside.shape[-1])])
         coords = horizon_coords(names, steps=self.horizon, time_step=self._time_step)
         threshold = 1 / self.false_alarm
