@@ -193,7 +193,7 @@ def calibration_of_parts(
         return window_scores(part.predictive, part.outcomes, levels)
 
     found = gather(parts, scores)
-    return with_test(_summarise(found, levels=levels, bootstrap=bootstrap, seed=seed), null)
+    return with_test(summarise_calibration(found, levels=levels, bootstrap=bootstrap, seed=seed), null)
 
 
 def with_test(dataset: xr.Dataset, null: JointNull) -> xr.Dataset:
@@ -277,7 +277,13 @@ def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
     return found
 
 
-def _summarise(found: Windows, *, levels: Sequence[float], bootstrap: int, seed: int) -> xr.Dataset:
+def summarise_calibration(found: Windows, *, levels: Sequence[float], bootstrap: int, seed: int) -> xr.Dataset:
+    """Return the calibration of what :func:`window_scores` gave of each window, without the test.
+
+    Examples
+    --------
+    See :func:`calibration_of_parts`.
+    """
     scores = found.values
     summary = Summary(found.recording, resamples=bootstrap, seed=seed)
     plain, banded = ("horizon", "variable"), ("horizon", "variable", "level")
