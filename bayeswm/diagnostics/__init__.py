@@ -5,6 +5,7 @@ from bayeswm.diagnostics.bootstrap import BootstrapEstimate, cluster_bootstrap
 from bayeswm.diagnostics.calibration import calibration, calibration_of, calibration_of_parts
 from bayeswm.diagnostics.calibration_test import CalibrationTest, calibration_test, cauchy_combination
 from bayeswm.diagnostics.conformal import ConformalisedQuantile, SplitConformal, conformal_quantile
+from bayeswm.diagnostics.conformal_tube import ConformalTube
 from bayeswm.diagnostics.events import event_reliability
 from bayeswm.diagnostics.forecast import Forecast, forecast, forecast_of
 from bayeswm.diagnostics.groups import adversarial_groups, conditional_calibration, distance_from
@@ -25,22 +26,33 @@ from bayeswm.diagnostics.quantile_scores import (
 from bayeswm.diagnostics.recalibrated import RecalibratedModel
 from bayeswm.diagnostics.recalibration import Isotonic, Recalibration, Scale, recalibrate
 from bayeswm.diagnostics.reliability import reliability
+from bayeswm.diagnostics.report import report, report_of
 from bayeswm.diagnostics.scored_forecasts import scores
+from bayeswm.diagnostics.tube import EllipsoidTube, Tube
+from bayeswm.diagnostics.tube_coverage import tube_coverage
+from bayeswm.diagnostics.tubes import Bonferroni, Ellipsoid, Ranks, SupT
 from bayeswm.diagnostics.univariate_scores import crps_gaussian, crps_mixture, crps_samples
 
 __all__ = [
     "AdaptiveConformal",
+    "Bonferroni",
     "BootstrapEstimate",
     "CalibrationTest",
+    "ConformalTube",
     "ConformalisedQuantile",
+    "Ellipsoid",
+    "EllipsoidTube",
     "Forecast",
     "Isotonic",
     "JointNull",
     "Monitor",
+    "Ranks",
     "RecalibratedModel",
     "Recalibration",
     "Scale",
     "SplitConformal",
+    "SupT",
+    "Tube",
     "adversarial_groups",
     "calibration",
     "calibration_of",
@@ -73,7 +85,10 @@ __all__ = [
     "pit",
     "recalibrate",
     "reliability",
+    "report",
+    "report_of",
     "scores",
+    "tube_coverage",
     "variogram_score",
     "weighted_interval_score",
 ]

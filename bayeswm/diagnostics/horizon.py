@@ -7,11 +7,10 @@ import xarray as xr
 from torch import Tensor
 
 from bayeswm.base.model import DynamicsModel
-from bayeswm.base.random import make_generator, standard_normal
-from bayeswm.base.rollout import rollout
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, Windows, forecast, gather, known
+from bayeswm.diagnostics.one_step import one_step
 from bayeswm.diagnostics.summary import Summary
 
 
@@ -154,42 +153,8 @@ def one_step_means(part: Forecast) -> Tensor:
     >>> one_step_means(next(forecast(model, data, horizon=5))).shape
     torch.Size([9, 5, 2])
     """
-    windows, worlds = known(part)
-    if part.past is not None:
-        return _filtered_means(part, part.past)
-    before = windows.states()[:, :-1]
-    seen = ~before.isnan().any(-1, keepdim=True)
-    # the law of one step needs no noise before it: one particle tells everything, and what it draws is not used
-    made = rollout(
-        worlds,
-        torch.where(seen, before, 0.0),
-        windows.action[:, :, None],
-        particles=1,
-        generator=torch.Generator(device=worlds.device).manual_seed(0),
-        context=windows.step_context()[:, :, None] if windows.schema.context.size else None,
-    )
-    return torch.where(seen.to(made.mean.device), made.mean[:, :, 0], float("nan"))
-
-
-def _filtered_means(part: Forecast, past: Trajectories) -> Tensor:
-    """Return the mean of each measurement given those before it, shape (windows, H, M)."""
-    windows, worlds = known(part)
-    measured, action, context = (
-        v.to(worlds.device, worlds.dtype)
-        for v in (windows.measured_as(worlds.schema), windows.action, windows.step_context())
-    )
-    # pairs of opposite noise: exact where noise and sensors are linear, as they are in most systems
-    shape = (len(worlds), 10, len(windows), worlds.noise_size)
-    half = standard_normal(shape, make_generator(0), dtype=worlds.dtype, device=worlds.device)
-    noise = torch.cat((half, -half), 1)
-    with torch.no_grad():
-        carry, means = worlds.start(past, context[:, 0]), list[Tensor]()
-        for t in range(windows.horizon):
-            law = worlds.transition(carry, action[:, t], context[:, t], step=t)
-            means.append(worlds.measurement(law.push(noise)).mean.mean(1))
-            seen = ~measured[:, t + 1].isnan()
-            carry, _ = worlds.filter(carry, action[:, t], context[:, t], measured[:, t + 1], seen, step=t)
-    return (worlds.weight.to(measured).view(-1, 1, 1, 1) * torch.stack(means, -2)).sum(0)
+    (step,) = one_step(part)
+    return torch.where(step.outcomes.isnan() & ~part.outcomes.isnan(), float("nan"), step.predictive.mean)
 
 
 def _moments(predicted: Tensor, recorded: Tensor) -> Tensor:
