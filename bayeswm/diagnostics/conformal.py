@@ -80,8 +80,8 @@ def conformal_quantile(scores: Tensor, level: float, *, recording: Tensor) -> Te
 class SplitConformal(Recalibration):
     """Stretches all outcomes around their mean by one factor, so that the tube of the level holds whole trajectories.
 
-    The tube is :class:`SupT`'s, mean +- c sd. The factor is the conformal quantile, with the recording as the unit, of how
-    much wider that tube would have to be. The tube of the recalibrated model then holds a window of a new recording
+    The tube is :class:`SupT`'s, mean +- c sd. The factor is the conformal quantile, with the recording as the unit, of
+    how much wider that tube would have to be. The tube of the recalibrated model then holds a window of a new recording
     with probability ``level`` or more, whatever the model, and at most 1 / (n + 1) more for n recordings of one window
     each. One factor leaves the tube's shape to the model; recalibrate with :class:`Scale` on other recordings first
     where its shape is poor.
