@@ -7,6 +7,8 @@ import xarray as xr
 
 # standard errors between a coverage and its level: one in 370 normal ones is that far, of many steps and variables
 _ERRORS = 3.0
+# recordings below which a bootstrap of them tells little
+_FEW = 10
 
 
 def verdict(dataset: xr.Dataset, *, level: float) -> str:
@@ -14,7 +16,7 @@ def verdict(dataset: xr.Dataset, *, level: float) -> str:
 
     A coverage is called too low or too high where it is more than three standard errors from the level; the trust
     horizon ends before the first step at which it is. The standard error is that of the cluster bootstrap, or that of
-    as many independent recordings where this is larger.
+    as many independent windows where this is larger; that it rests on fewer than 10 recordings is said.
 
     Parameters
     ----------
@@ -35,11 +37,14 @@ def verdict(dataset: xr.Dataset, *, level: float) -> str:
     >>> data = bwm.data.simulate(truth, torch.zeros(200, 2), torch.zeros(3, 1), generator=g)
     >>> found = bwm.diagnostics.calibration(truth, data, horizon=3)
     >>> print(verdict(found, level=0.9).splitlines()[0])
-    angle: 90 % intervals hold at all 3 steps (0.15 s).
+    angle: 90 % intervals hold at all 3 steps (0.15 s; 90 % to 92 % inside).
     """
     at = dataset.isel(level=int(np.abs(dataset["level"].values - level).argmin()))
-    least = float(np.sqrt(level * (1 - level) / dataset.attrs["recordings"]))
+    least = float(np.sqrt(level * (1 - level) / dataset.attrs["windows"]))
     lines = [_line(at.sel(variable=name), level=level, least=least) for name in dataset["variable"].values]
+    few = int(dataset.attrs["recordings"])
+    if 1 < few < _FEW:
+        lines.append(f"All this rests on {few} recordings only.")
     together: list[str] = []
     if "tube_coverage" in dataset:
         inside, low, high = (float(dataset[f"tube_coverage{end}"]) for end in ("", "_lower", "_upper"))
@@ -63,7 +68,8 @@ def _line(at: xr.Dataset, *, level: float, least: float) -> str:
         return f"{begin}cannot be judged from a single recording ({inside} inside at the first and the last step)."
     wrong = np.abs(value - level) > _ERRORS * np.maximum(error, least)
     if not wrong.any():
-        return f"{begin}hold at all {len(steps)} steps ({time[-1]:.3g} s)."
+        among = f"{_share(value.min())} to {_share(value.max())} inside"
+        return f"{begin}hold at all {len(steps)} steps ({time[-1]:.3g} s; {among})."
     first = int(wrong.argmax())
     kind = "too narrow" if value[first] < level else "too wide"
     where = "the first step" if first == 0 else f"step {steps[first]} ({time[first]:.3g} s)"
