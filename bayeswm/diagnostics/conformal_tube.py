@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Self
@@ -122,7 +123,7 @@ class ConformalTube:
             count = len(self._recording.unique())
             warnings.warn(
                 f"the tube is infinite: {count} calibration recordings cannot say what {level:.0%} of new ones do; "
-                f"record at least {-(-level // (1 - level)):.0f}",
+                f"record at least {math.ceil(level / (1 - level) - 1e-9)}",
                 EstimateWarning,
                 stacklevel=2,
             )

@@ -125,7 +125,7 @@ def upper_quantile(scores: Tensor, weight: Tensor, level: float, *, units: Tenso
     rows = scores.movedim(0, -1)
     order = torch.from_numpy(np.argsort(rows.cpu().numpy(), axis=-1)).to(rows.device)
     reached = weight.expand_as(scores).movedim(0, -1).gather(-1, order).cumsum(-1)
-    enough = reached >= (level * (1 + 1 / units) - 1e-10)[..., None]
+    enough = reached >= (level * (1 + 1 / units.double()) - 1e-10)[..., None]
     first = enough.to(torch.int8).argmax(-1)
     found = rows.gather(-1, order.gather(-1, first[..., None]))[..., 0]
     found = torch.where(enough.any(-1), found, float("inf"))

@@ -108,7 +108,7 @@ def teacher_forcing(
     >>> data = bwm.Trajectories(model.schema, state=torch.zeros(9, 6, 2), action=torch.zeros(9, 5, 1))
     >>> found = teacher_forcing(bwm.diagnostics.forecast(model, data, horizon=5))
     >>> found.one_step_width.sel(level=0.9, variable="angle").values.round(3)
-    array([0.033, 0.033, 0.033, 0.033, 0.033], dtype=float32)
+    array([0.033, 0.033, 0.033, 0.033, 0.033])
     """
     levels = check_levels(levels)
     found = gather(forecasts, lambda part: window_teacher_forcing(part, levels))

@@ -116,7 +116,7 @@ class Tube:
         )
 
     def grouped(self, values: Tensor) -> Tensor:
-        """Return values (..., H, S) with what is held together in the last axis, which is gone for a single region."""
+        """Return values (..., H, S) with what is held together in the last axis; a single region has no axis."""
         found = grouped(values, self.over)
         return found[..., 0, :] if self.over == AXES else found
 
