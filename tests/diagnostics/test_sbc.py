@@ -70,20 +70,23 @@ def test_a_design_may_be_random_and_noise_is_named_by_its_column() -> None:
 
 
 def test_a_hidden_state_needs_a_design_that_says_where_it_starts() -> None:
-    model = bwm.BayesianDynamics(
-        structure=Linear(SCHEMA), noise=0.1, sensor_noise=0.2, inference=bwm.inference.Laplace(draws=50)
-    )
+    schema = bwm.Schema(state=[bwm.Variable("x")], time_step=0.1)
+    drift = Linear(schema, A=0.9 * torch.eye(1), c=Normal(torch.zeros(1), 1.0))
+    way = bwm.inference.Laplace(starts=1, draws=50)
+    model = bwm.BayesianDynamics(structure=drift, noise=0.1, sensor_noise=0.2, inference=way)
+    nothing = bwm.Trajectories(schema, state=torch.zeros(2, 4, 1))
     with pytest.raises(SpecError, match="function that takes worlds"):
-        sbc(model, design(), repetitions=2, draws=9)
+        sbc(model, nothing, repetitions=2, draws=9)
 
     def made(world: bwm.Worlds, g: torch.Generator) -> bwm.Trajectories:
-        start, action = torch.randn(2, 2, generator=g, dtype=F64), torch.randn(2, 4, 1, generator=g, dtype=F64)
-        paths = bwm.rollout(world, start, action, particles=1, generator=g, of="measurement").particles[0, 0]
-        first = start + 0.2 * torch.randn(2, 2, generator=g, dtype=F64)
-        return bwm.Trajectories(SCHEMA, state=torch.cat((first[:, None], paths), 1), action=action)
+        start = torch.randn(2, 1, generator=g, dtype=F64)
+        nothing = torch.zeros(2, 3, 0)
+        paths = bwm.rollout(world, start, nothing, particles=1, generator=g, of="measurement").particles[0, 0]
+        first = start + 0.2 * torch.randn(2, 1, generator=g, dtype=F64)
+        return bwm.Trajectories(schema, state=torch.cat((first[:, None], paths), 1))
 
     found = sbc(model, made, repetitions=2, draws=9)
-    assert "log_likelihood" in found["quantity"].values.tolist()
+    assert found["quantity"].values.tolist() == ["c[0]", "log_likelihood"]
 
 
 # --- priors ----------------------------------------------------------------------------------------------------------
@@ -95,7 +98,8 @@ def test_the_prior_has_the_laws_that_were_stated() -> None:
     model = bwm.BayesianDynamics(structure=Pendulum(mass=LogNormal(0.3, 0.4)), noise={"angle": 0.1, "velocity": law})
     drawn = model.prior(2000, generator=make_generator(0)).parameters
     assert torch.equal(drawn["process_noise"][:, 0], torch.full((2000,), 0.1, dtype=F64))
-    for values, (location, scale) in ((drawn["mass"], (0.3, 0.4)), (drawn["process_noise"][:, 1], (law.loc, law.scale))):
+    said = ((drawn["mass"], (0.3, 0.4)), (drawn["process_noise"][:, 1], (law.loc, law.scale)))
+    for values, (location, scale) in said:
         z = (values.log() - float(location)) / float(scale)
         assert math.erfc(abs(float(z.mean())) * math.sqrt(2000 / 2)) > BUDGET
         assert math.erfc(abs(float(z.square().mean()) - 1) * math.sqrt(2000) / 2) > BUDGET
@@ -110,9 +114,9 @@ def test_episodes_to_come_are_drawn_from_the_population() -> None:
 def test_a_prior_that_data_move_is_refused() -> None:
     with pytest.raises(SpecError, match="whose size no data tell"):
         linear(noise=None).prior(1, generator=make_generator(0))
+    network = bwm.BayesianDynamics(structure=MLP(hidden=(3,), schema=SCHEMA), noise=0.1)
     with pytest.raises(SpecError, match="expected data to fit to"):
-        structure = MLP(hidden=(3,), schema=SCHEMA)
-        bwm.BayesianDynamics(structure=structure, noise=0.1).prior(1, generator=make_generator(0))
+        network.prior(1, generator=make_generator(0))
     fitted = bwm.BayesianDynamics(structure=Linear(SCHEMA), noise={"x": 0.1}, inference=Narrow()).fit(design(), seed=0)
     assert len(fitted.prior(3, generator=make_generator(0))) == 3
     with pytest.raises(SpecError, match="process_noise moved when the model was fitted"):

@@ -136,9 +136,9 @@ def test_failed_fits_are_left_out_and_said() -> None:
 
 
 def test_what_makes_no_sense_is_refused() -> None:
-    def run(draws: dict[str, Tensor], **given: object) -> xr.Dataset:
+    def run(found: dict[str, Tensor], **given: object) -> xr.Dataset:
         return simulation_based_calibration(
-            lambda g: {"x": torch.tensor(1.0)}, lambda t, g: None, lambda d, g: draws, **{"repetitions": 2, **given}
+            lambda g: {"x": torch.tensor(1.0)}, lambda t, g: None, lambda d, g: found, **{"repetitions": 2, **given}
         )
 
     with pytest.raises(SpecError, match="at least 9 draws of the posterior, got 5"):
