@@ -27,10 +27,13 @@ from bayeswm.diagnostics.recalibrated import RecalibratedModel
 from bayeswm.diagnostics.recalibration import Isotonic, Recalibration, Scale, recalibrate
 from bayeswm.diagnostics.reliability import reliability
 from bayeswm.diagnostics.report import report, report_of
+from bayeswm.diagnostics.sbc import sbc
 from bayeswm.diagnostics.scored_forecasts import scores
+from bayeswm.diagnostics.simulated import simulation_based_calibration
 from bayeswm.diagnostics.tube import EllipsoidTube, Tube
 from bayeswm.diagnostics.tube_coverage import tube_coverage
 from bayeswm.diagnostics.tubes import Bonferroni, Ellipsoid, Ranks, SupT
+from bayeswm.diagnostics.uniformity import Uniformity, rank_among, uniformity
 from bayeswm.diagnostics.univariate_scores import crps_gaussian, crps_mixture, crps_samples
 
 __all__ = [
@@ -53,6 +56,7 @@ __all__ = [
     "SplitConformal",
     "SupT",
     "Tube",
+    "Uniformity",
     "adversarial_groups",
     "calibration",
     "calibration_of",
@@ -83,12 +87,16 @@ __all__ = [
     "needed_level",
     "pinball_loss",
     "pit",
+    "rank_among",
     "recalibrate",
     "reliability",
     "report",
     "report_of",
+    "sbc",
     "scores",
+    "simulation_based_calibration",
     "tube_coverage",
+    "uniformity",
     "variogram_score",
     "weighted_interval_score",
 ]
