@@ -6,6 +6,7 @@ from bayeswm.diagnostics.conformal_tube import ConformalTube
 from bayeswm.diagnostics.forecast import Forecast, forecast, forecast_of
 from bayeswm.diagnostics.horizon import errors, errors_of_parts
 from bayeswm.diagnostics.intervals import interval_widths
+from bayeswm.diagnostics.one_step import one_step, teacher_forcing
 from bayeswm.diagnostics.pointwise import crps, crps_worlds, pit
 from bayeswm.diagnostics.scores import crps_gaussian, crps_mixture, crps_samples, interval_score
 from bayeswm.diagnostics.tube import EllipsoidTube, Tube
@@ -37,6 +38,8 @@ __all__ = [
     "forecast_of",
     "interval_score",
     "interval_widths",
+    "one_step",
     "pit",
+    "teacher_forcing",
     "tube_coverage",
 ]
