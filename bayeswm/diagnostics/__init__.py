@@ -14,6 +14,7 @@ from bayeswm.diagnostics.intervals import interval_widths
 from bayeswm.diagnostics.joint_null import JointNull
 from bayeswm.diagnostics.monitoring import Monitor
 from bayeswm.diagnostics.multivariate_scores import dawid_sebastiani_multivariate, energy_score, variogram_score
+from bayeswm.diagnostics.one_step import one_step, teacher_forcing
 from bayeswm.diagnostics.pit_bands import ecdf_band
 from bayeswm.diagnostics.pointwise import crps, crps_worlds, pit
 from bayeswm.diagnostics.quantile_scores import (
@@ -85,6 +86,7 @@ __all__ = [
     "interval_widths",
     "log_score_gaussian",
     "needed_level",
+    "one_step",
     "pinball_loss",
     "pit",
     "rank_among",
@@ -95,6 +97,7 @@ __all__ = [
     "sbc",
     "scores",
     "simulation_based_calibration",
+    "teacher_forcing",
     "tube_coverage",
     "uniformity",
     "variogram_score",

@@ -51,7 +51,7 @@ def test_bonferroni_is_the_interval_of_its_share() -> None:
     p = of_moments(torch.zeros(5, 2).double(), torch.ones(5, 2).double())
     for over, count in ((AXES, 10), (("horizon",), 5), (("variable",), 2)):
         tube = Bonferroni(over)(p, level=0.9)
-        expected = stats.norm.isf(0.05 / count)
+        expected = float(stats.norm.isf(0.05 / count))
         assert torch.allclose(tube.upper, torch.full_like(tube.upper, expected), atol=1e-4)
         assert torch.allclose(tube.lower, -tube.upper, atol=1e-4)
 
