@@ -9,7 +9,7 @@ from torch import Tensor
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
-from bayeswm.diagnostics.forecast import Forecast, Forecasts, forecast, gather, known
+from bayeswm.diagnostics.forecast import Forecast, Forecasts, Windows, forecast, gather, known
 from bayeswm.diagnostics.one_step import one_step
 from bayeswm.diagnostics.summary import Summary
 
@@ -94,7 +94,16 @@ def errors_of_parts(parts: Forecasts, *, bootstrap: int = 1000, seed: int = 0) -
     >>> dict(errors_of_parts(forecast(model, data, horizon=5)).rmse.sizes)
     {'horizon': 5, 'variable': 2}
     """
-    found = gather(parts, _changes)
+    return summarise_errors(gather(parts, window_changes), bootstrap=bootstrap, seed=seed)
+
+
+def summarise_errors(found: Windows, *, bootstrap: int, seed: int) -> xr.Dataset:
+    """Return the errors of what :func:`window_changes` gave of each window.
+
+    Examples
+    --------
+    See :func:`errors_of_parts`.
+    """
     mean, change, step = (found.values[name].double() for name in ("predicted", "recorded", "one_step"))
     summary = Summary(found.recording, resamples=bootstrap, seed=seed)
     dims = ("horizon", "variable")
@@ -113,8 +122,17 @@ def errors_of_parts(parts: Forecasts, *, bootstrap: int = 1000, seed: int = 0) -
     return summary.dataset(found, coords={})
 
 
-def _changes(part: Forecast) -> dict[str, Tensor]:
-    """Return predicted, recorded and one-step-predicted changes since the start of each window."""
+def window_changes(part: Forecast) -> dict[str, Tensor]:
+    """Return predicted, recorded and one-step-predicted changes since the start of each window, (windows, H, S).
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.01)
+    >>> data = bwm.Trajectories(model.schema, state=torch.zeros(9, 6, 2), action=torch.zeros(9, 5, 1))
+    >>> sorted(window_changes(next(forecast(model, data, horizon=5))))
+    ['one_step', 'predicted', 'recorded']
+    """
     windows, worlds = known(part)
     states = windows.states() if part.past is None else windows.measured_as(worlds.schema)
     start = states[:, :1].to(part.outcomes)

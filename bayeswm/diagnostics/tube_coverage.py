@@ -6,7 +6,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from bayeswm.diagnostics.forecast import Forecast, Forecasts, gather
+from bayeswm.diagnostics.forecast import Forecast, Forecasts, Windows, gather
 from bayeswm.diagnostics.intervals import interval_widths
 from bayeswm.diagnostics.pointwise import pit
 from bayeswm.diagnostics.summary import Summary
@@ -66,6 +66,16 @@ def tube_coverage(
     method = SupT() if method is None else method
     check_level(level)
     found = gather(forecasts, lambda part: window_tubes(part, method, level=level))
+    return summarise_tubes(found, method, level=level, bootstrap=bootstrap, seed=seed)
+
+
+def summarise_tubes(found: Windows, method: TubeMethod, *, level: float, bootstrap: int, seed: int) -> xr.Dataset:
+    """Return :func:`tube_coverage` of what :func:`window_tubes` gave of each window.
+
+    Examples
+    --------
+    See :func:`tube_coverage`.
+    """
     inside, plain = found.values["coverage"], ("horizon", "variable")
     dims = tuple(axis for axis in plain if axis not in method.over) if inside.ndim > 1 else ()
     summary = Summary(found.recording, resamples=bootstrap, seed=seed)
@@ -96,7 +106,8 @@ def window_tubes(part: Forecast, method: TubeMethod, *, level: float) -> dict[st
     tube = method(part.predictive, level=level)
     value = pit(part.predictive, part.outcomes)
     lost = tube.lower.isnan() | value.isnan()
-    between = (value - 0.5).abs() <= level / 2
+    # the values of a hundred draws are multiples of 0.01: what lies on an end is inside, whatever rounding says
+    between = (value - 0.5).abs() <= level / 2 + 64 * torch.finfo(value.dtype).eps
     unknown = tube.grouped(lost).all(-1)
     count = {
         "coverage": tube.contains(torch.where(lost, float("nan"), part.outcomes.to(tube.lower))),
