@@ -22,6 +22,8 @@ from bayeswm.base.schema import Variables
 if TYPE_CHECKING:
     import xarray
 
+    from bayeswm.base.labelled_predictive import Layout
+
 _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 # values of a density or a cdf that are in work at one time, where there are many outcomes to score
 _WORK = 2**21
@@ -567,14 +569,23 @@ class Predictive:
 
         return predictive_to_xarray(self)
 
-    def to_datatree(self, *, generator: torch.Generator | None = None) -> xarray.DataTree:
+    def to_datatree(
+        self,
+        *,
+        layout: Layout = "per_column",
+        outcomes: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> xarray.DataTree:
         """Return the particles as an ArviZ tree: group posterior_predictive, chain = 1, draw = world.
 
-        Weighted worlds are resampled, for which a generator is needed.
+        With ``layout="per_variable"`` there is one variable for each column and step, ``angle[5]``, its observations
+        the windows (the batch), and ``outcomes`` (*batch, H, S) become ``observed_data``: what ArviZ's checks take,
+        such as ``az.plot_ppc_pit(tree, var_names="angle[5]")``. Weighted worlds are resampled, for which a generator is
+        needed.
         """
         from bayeswm.base.labelled_predictive import predictive_to_datatree
 
-        return predictive_to_datatree(self, generator=generator)
+        return predictive_to_datatree(self, layout=layout, outcomes=outcomes, generator=generator)
 
 
 def checked_generator(generator: object) -> Any:

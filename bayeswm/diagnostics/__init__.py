@@ -28,10 +28,13 @@ from bayeswm.diagnostics.recalibrated import RecalibratedModel
 from bayeswm.diagnostics.recalibration import Isotonic, Recalibration, Scale, recalibrate
 from bayeswm.diagnostics.reliability import reliability
 from bayeswm.diagnostics.report import report, report_of
+from bayeswm.diagnostics.sbc import sbc
 from bayeswm.diagnostics.scored_forecasts import scores
+from bayeswm.diagnostics.simulated import simulation_based_calibration
 from bayeswm.diagnostics.tube import EllipsoidTube, Tube
 from bayeswm.diagnostics.tube_coverage import tube_coverage
 from bayeswm.diagnostics.tubes import Bonferroni, Ellipsoid, Ranks, SupT
+from bayeswm.diagnostics.uniformity import Uniformity, rank_among, uniformity
 from bayeswm.diagnostics.univariate_scores import crps_gaussian, crps_mixture, crps_samples
 
 __all__ = [
@@ -54,6 +57,7 @@ __all__ = [
     "SplitConformal",
     "SupT",
     "Tube",
+    "Uniformity",
     "adversarial_groups",
     "calibration",
     "calibration_of",
@@ -85,13 +89,17 @@ __all__ = [
     "one_step",
     "pinball_loss",
     "pit",
+    "rank_among",
     "recalibrate",
     "reliability",
     "report",
     "report_of",
+    "sbc",
     "scores",
+    "simulation_based_calibration",
     "teacher_forcing",
     "tube_coverage",
+    "uniformity",
     "variogram_score",
     "weighted_interval_score",
 ]

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, Windows, gather
 from bayeswm.diagnostics.intervals import interval_widths
-from bayeswm.diagnostics.pointwise import pit
+from bayeswm.diagnostics.pointwise import central, pit
 from bayeswm.diagnostics.summary import Summary
 from bayeswm.diagnostics.tube import TubeMethod, check_level
 from bayeswm.diagnostics.tubes import SupT
@@ -106,8 +106,7 @@ def window_tubes(part: Forecast, method: TubeMethod, *, level: float) -> dict[st
     tube = method(part.predictive, level=level)
     value = pit(part.predictive, part.outcomes)
     lost = tube.lower.isnan() | value.isnan()
-    # the values of a hundred draws are multiples of 0.01: what lies on an end is inside, whatever rounding says
-    between = (value - 0.5).abs() <= level / 2 + 64 * torch.finfo(value.dtype).eps
+    between = central(value, torch.tensor([level], dtype=value.dtype, device=value.device))[..., 0] == 1
     unknown = tube.grouped(lost).all(-1)
     count = {
         "coverage": tube.contains(torch.where(lost, float("nan"), part.outcomes.to(tube.lower))),
