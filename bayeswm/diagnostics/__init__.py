@@ -15,6 +15,7 @@ from bayeswm.diagnostics.monitoring import Monitor
 from bayeswm.diagnostics.multivariate_scores import dawid_sebastiani_multivariate, energy_score, variogram_score
 from bayeswm.diagnostics.pit_bands import ecdf_band
 from bayeswm.diagnostics.pointwise import crps, crps_worlds, pit
+from bayeswm.diagnostics.predictive_check import predictive_check
 from bayeswm.diagnostics.quantile_scores import (
     dawid_sebastiani,
     interval_score,
@@ -75,6 +76,7 @@ __all__ = [
     "needed_level",
     "pinball_loss",
     "pit",
+    "predictive_check",
     "rank_among",
     "recalibrate",
     "reliability",
