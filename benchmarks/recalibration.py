@@ -1,23 +1,25 @@
-"""Calibration of three families before and after recalibration: `Pendulum-v1` with noise, and a measured pendulum.
+"""Calibration of three families before and after recalibration, on `Pendulum-v1` with noise.
 
-Pendulum: Gymnasium's physics with Gaussian noise in each step and smooth random torques; 12 training episodes, 1,000
-for recalibration (half for the scale, half for the tube), 600 held out, all of 50 steps.
+Gymnasium's physics with Gaussian noise in each step and smooth random torques; 8 training episodes, twice 2,500 for
+recalibration (first the scale, then the tube), 2,500 held out, all of 50 steps. Forecasts of 20 worlds x 5 particles.
 
-Prints coverage of 90 % intervals and tubes, and the CRPS after as a multiple of that before.
+Prints coverage of 90 % intervals and tubes, and the CRPS after as a multiple of that before. About half an hour.
 """
 
 import argparse
 import time
+import warnings
 
 import torch
+import xarray as xr
 from torch.distributions import LogNormal
 
 import bayeswm as bwm
-from bayeswm.diagnostics import Scale, SplitConformal, SupT, calibration, forecast, recalibrate, tube_coverage
+from bayeswm.diagnostics import Isotonic, Scale, SplitConformal, recalibrate, report
 from bayeswm.structures import MLP, Pendulum, SemiImplicitEuler
 
-HORIZON, SHOWN, LEVEL = 50, (1, 5, 10, 25, 50), 0.9
-DRAWS = {"worlds": 20, "particles": 10}
+HORIZON, SHOWN, LEVEL = 50, [1, 5, 10, 25, 50], 0.9
+DRAWS = {"worlds": 20, "particles": 5}
 
 
 def episodes(truth: bwm.KnownDynamics, count: int, *, seed: int) -> bwm.Trajectories:
@@ -46,50 +48,52 @@ def families() -> dict[str, bwm.DynamicsModel]:
     )
     return {
         "deep ensemble": bwm.DeepEnsemble(structure=MLP(hidden=(64, 64)), members=5),
-        "GP": bwm.GaussianProcess(),
         "Bayesian physics": bwm.BayesianDynamics(structure=physics),
+        "GP": bwm.GaussianProcess(),
     }
 
 
-def row(model: bwm.DynamicsModel, data: bwm.Trajectories) -> dict[str, torch.Tensor]:
-    """Coverage and CRPS by horizon, each the mean over variables, and the tube's coverage."""
-    found = calibration(model, data, horizon=HORIZON, levels=[LEVEL], bootstrap=200, **DRAWS)
-    parts = forecast(model, data, horizon=HORIZON, **DRAWS)
-    tube = tube_coverage(parts, method=SupT(), level=LEVEL, bootstrap=200)
-    coverage = found.coverage.sel(level=LEVEL, horizon=list(SHOWN))
-    return {
-        "coverage": torch.from_numpy(coverage.values),
-        "crps": torch.from_numpy(found.crps.sel(horizon=list(SHOWN)).values),
-        "tube": torch.tensor(float(tube.coverage)),
-    }
+def text(values: xr.DataArray) -> str:
+    """Numbers at the steps that are shown."""
+    return "  ".join(f"{v:.3f}" for v in values.sel(horizon=SHOWN).values)
 
 
-def text(values: torch.Tensor) -> str:
-    return "  ".join(f"{v:.3f}" for v in values.tolist())
-
-
-def simulated() -> None:
+def main(episodes_each: int, only: str | None) -> None:
+    """Print the table."""
     truth = bwm.KnownDynamics(structure=Pendulum.gymnasium(), noise=[0.01, 0.05])
-    train, fitting, test = (episodes(truth, n, seed=i) for i, n in enumerate((12, 1000, 600)))
+    counts = (8, episodes_each, episodes_each, episodes_each)
+    train, scaling, shaping, test = (episodes(truth, n, seed=i) for i, n in enumerate(counts))
     columns = "  ".join(f"{h:5d}" for h in SHOWN)
-    print(f"Pendulum-v1 with noise: coverage of 90 % intervals at steps {columns}   tube   CRPS after / before")
+    print(f"coverage of 90 % intervals at steps     {columns}   tube   CRPS after / before")
     for name, model in families().items():
+        if only not in (None, name):
+            continue
         began = time.process_time()
         model.fit(train, seed=0, progress=False)
-        scaled = recalibrate(model, fitting[:500], horizon=HORIZON, method=Scale(), **DRAWS)
-        tubed = recalibrate(scaled, fitting[500:], horizon=HORIZON, method=SplitConformal(level=LEVEL), **DRAWS)
-        before, after, tube = row(model, test), row(scaled, test), row(tubed, test)
-        for i, variable in enumerate(model.schema.state.columns):
-            label = f"  {name:16s} {variable:8s}"
-            ratio = text(after["crps"][:, i] / before["crps"][:, i])
-            print(f"{label} before   {text(before['coverage'][:, i])}   {before['tube']:.3f}")
-            print(f"{label} scaled   {text(after['coverage'][:, i])}   {after['tube']:.3f}   {ratio}")
-        spent = time.process_time() - began
-        print(f"  {name:16s} scaled, conformal: tube {tube['tube']:.3f}   ({spent:.0f} CPU s)", flush=True)
+        settings = {"horizon": HORIZON, **DRAWS}
+        scaled = recalibrate(model, scaling, method=Scale(), **settings)
+        models = {
+            "before": model,
+            "scaled": scaled,
+            "and conformal": recalibrate(scaled, shaping, method=SplitConformal(level=LEVEL), **settings),
+            "isotonic": recalibrate(model, scaling, method=Isotonic(), **settings),
+        }
+        found = {label: report(m, test, bootstrap=200, **settings) for label, m in models.items()}
+        for variable in model.schema.state.columns:
+            before = found["before"].crps.sel(variable=variable)
+            for label, dataset in found.items():
+                at = dataset.sel(variable=variable)
+                inside, tube = text(at.coverage.sel(level=LEVEL)), float(dataset.tube_coverage)
+                print(f"  {name:16s} {variable:8s} {label:13s} {inside}   {tube:.3f}   {text(at.crps / before)}")
+        print(f"  {name}: {time.process_time() - began:.0f} CPU s", flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
+    parser.add_argument("--episodes", type=int, default=2500)
+    parser.add_argument("--only", help="one family")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    simulated()
+    # the noise takes a few recorded velocities beyond the speed limit
+    warnings.simplefilter("ignore", bwm.DataWarning)
+    main(arguments.episodes, arguments.only)

@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import DataError
-from bayeswm.base.predictive import Predictive
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, gather
 from bayeswm.diagnostics.intervals import quantiles
 from bayeswm.diagnostics.maps import Stretch, TwoSided, as_points
 from bayeswm.diagnostics.pointwise import observed
-from bayeswm.diagnostics.ranks import weight_of_each
 from bayeswm.diagnostics.recalibration import Recalibration, check_level, check_reached, needed_factor
+from bayeswm.diagnostics.tubes import SupT
 
 _LEAST_FACTOR = 1e-6
 
@@ -81,9 +80,8 @@ def conformal_quantile(scores: Tensor, level: float, *, recording: Tensor) -> Te
 class SplitConformal(Recalibration):
     """Stretches all outcomes around their mean by one factor, so that the tube of the level holds whole trajectories.
 
-    The tube of a predictive is mean +- c sd, with c the quantile of its particles' largest deviation over horizon and
-    variables in units of the sd (sup-t). The factor is the conformal quantile, with the recording as the unit, of how
-    much wider that tube would have to be. The tube of the recalibrated model then holds a window of a new recording
+    The tube is :class:`SupT`'s, mean +- c sd. The factor is the conformal quantile, with the recording as the unit, of
+    how much wider that tube would have to be. The tube of the recalibrated model then holds a window of a new recording
     with probability ``level`` or more, whatever the model, and at most 1 / (n + 1) more for n recordings of one window
     each. One factor leaves the tube's shape to the model; recalibrate with :class:`Scale` on other recordings first
     where its shape is poor.
@@ -126,8 +124,9 @@ class SplitConformal(Recalibration):
     def needed(self, part: Forecast) -> dict[str, Tensor]:
         """Return by which factor each window's tube would just hold what came, shape (windows,)."""
         x, there = observed(part.predictive, part.outcomes)
-        reach = sup_t_critical(part.predictive, self.level)[:, None, None] * part.predictive.stddev
-        needed = needed_factor(x - part.predictive.mean, reach, size=x)
+        tube = SupT()(part.predictive, level=self.level)
+        center, reach = 0.5 * (tube.lower + tube.upper), 0.5 * (tube.upper - tube.lower)
+        needed = needed_factor(x - center, reach, size=x)
         worst = torch.where(there, needed, 0.0).flatten(1).amax(1)
         return {"needed": torch.where(there.flatten(1).any(1), worst, float("nan"))}
 
@@ -189,35 +188,3 @@ class ConformalisedQuantile(Recalibration):
             name: torch.where(there, needed_factor(away.clamp(min=0), reach, size=x), float("nan"))
             for name, (away, reach) in ends.items()
         }
-
-
-def sup_t_critical(predictive: Predictive, level: float) -> Tensor:
-    """Return how many standard deviations of each step hold a share of the whole particles, shape (*batch,).
-
-    Parameters
-    ----------
-    predictive : Predictive
-        A rollout.
-    level : float
-        The share.
-
-    Examples
-    --------
-    >>> import bayeswm as bwm
-    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.01)
-    >>> g = torch.Generator().manual_seed(0)
-    >>> r = bwm.rollout(model, torch.zeros(2), torch.zeros(1, 1), particles=20_000, generator=g)
-    >>> round(sup_t_critical(r, 0.9**2).item(), 1)  # two independent columns at 90 %, 1.645, each
-    1.7
-    """
-    center, spread, paths = predictive.mean, predictive.stddev, predictive.particles
-    deviation = (paths - center).abs() / torch.where(spread > 0, spread, 1.0)
-    worst = deviation.flatten(-2).amax(-1)
-    lost = predictive.diverged
-    alive = worst.isfinite() & (~lost.any(-1) if lost.shape[-1] else True)
-    weight = weight_of_each(predictive.weight.to(worst), alive.expand(worst.shape))
-    among, share = (v.flatten(0, 1).movedim(0, -1) for v in (worst, weight))
-    order = torch.where(share > 0, among, float("inf")).argsort(-1)
-    reached = share.gather(-1, order).cumsum(-1) >= level - 1e-9
-    found = among.gather(-1, order).gather(-1, reached.to(torch.int8).argmax(-1, keepdim=True))
-    return found[..., 0]

@@ -4,6 +4,7 @@ from bayeswm.plot.calibration import calibration_curve, coverage_by_horizon, pit
 from bayeswm.plot.fan import fan_chart
 from bayeswm.plot.monitoring import evidence_over_time
 from bayeswm.plot.reliability import pit_ecdf, reliability_diagram
+from bayeswm.plot.report import report
 
 __all__ = [
     "calibration_curve",
@@ -13,4 +14,5 @@ __all__ = [
     "pit_ecdf",
     "pit_histogram",
     "reliability_diagram",
+    "report",
 ]

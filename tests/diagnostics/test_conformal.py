@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,8 +11,7 @@ from torch import Tensor
 import bayeswm as bwm
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.schema import Variables
-from bayeswm.diagnostics import ConformalisedQuantile, Forecast, SplitConformal, conformal_quantile, forecast_of
-from bayeswm.diagnostics.conformal import sup_t_critical
+from bayeswm.diagnostics import ConformalisedQuantile, Forecast, SplitConformal, SupT, conformal_quantile, forecast_of
 from bayeswm.diagnostics.maps import Stretch
 
 
@@ -66,8 +64,9 @@ def pieces(part: Forecast, size: int) -> list[Forecast]:
 
 
 def in_tube(p: Predictive, x: Tensor, level: float) -> Tensor:
-    reach = sup_t_critical(p, level)[:, None, None] * p.stddev
-    return ((x - p.mean).abs() <= reach * (1 + 1e-9)).flatten(1).all(1)
+    tube = SupT()(p, level=level)
+    center = 0.5 * (tube.lower + tube.upper)
+    return tube.contains(center + (x - center) * (1 - 1e-9))  # one trajectory lies on the rim, but for rounding
 
 
 def test_the_tube_is_that_of_the_recalibrated_model() -> None:
@@ -122,43 +121,6 @@ def test_intervals_are_those_of_the_recalibrated_model() -> None:
     assert ((part.outcomes >= low - 1e-9).sum(0) == 73).all()
     assert ((part.outcomes <= high + 1e-9).sum(0) == 73).all()
     assert (inside.sum(0) == 66).all()
-
-
-def test_critical_values_of_a_random_walk() -> None:
-    g = torch.Generator().manual_seed(0)
-    model = walks(n=1, steps=5, seed=0, draws=2, share=1.0, heavy=False).predictive
-    paths = torch.randn(1, 200_000, 1, 5, 1, generator=g, dtype=torch.float64).cumsum(-2)
-    laws = [bwm.Gaussian(paths[..., h, :]) for h in range(5)]
-    p = Predictive(
-        model.variables,
-        laws,
-        torch.zeros(1).double(),
-        exhaustive=True,
-        time_step=1.0,
-        particles=paths.movedim(-2, 0),
-        resolved=[False] * 5,
-    )
-    # the critical z of a 90 % simultaneous band over 5 steps is 2.123
-    assert np.isclose(float(sup_t_critical(p, 0.9)), 2.123, rtol=0.01)
-    weighted = Predictive(
-        model.variables,
-        [law.map(lambda v: v.transpose(0, 1)[:2000]) for law in laws],
-        torch.log_softmax(torch.cat((torch.zeros(1000), torch.full((1000,), -60.0))).double(), 0),
-        exhaustive=True,
-        time_step=1.0,
-        particles=paths.movedim(-2, 0).transpose(1, 2)[:, :2000],
-        resolved=[True] * 5,
-    )
-    half = Predictive(
-        model.variables,
-        [law.map(lambda v: v.transpose(0, 1)[:1000]) for law in laws],
-        torch.full((1000,), 1e-3).double().log(),
-        exhaustive=True,
-        time_step=1.0,
-        particles=paths.movedim(-2, 0).transpose(1, 2)[:, :1000],
-        resolved=[True] * 5,
-    )
-    assert torch.allclose(sup_t_critical(weighted, 0.9), sup_t_critical(half, 0.9))
 
 
 def test_requests_that_make_no_sense() -> None:
