@@ -17,6 +17,7 @@ from bayeswm.diagnostics.multivariate_scores import dawid_sebastiani_multivariat
 from bayeswm.diagnostics.one_step import one_step, teacher_forcing
 from bayeswm.diagnostics.pit_bands import ecdf_band
 from bayeswm.diagnostics.pointwise import crps, crps_worlds, pit
+from bayeswm.diagnostics.predictive_check import predictive_check
 from bayeswm.diagnostics.quantile_scores import (
     dawid_sebastiani,
     interval_score,
@@ -89,6 +90,7 @@ __all__ = [
     "one_step",
     "pinball_loss",
     "pit",
+    "predictive_check",
     "rank_among",
     "recalibrate",
     "reliability",
