@@ -6,6 +6,7 @@ from bayeswm.diagnostics.calibration import calibration, calibration_of, calibra
 from bayeswm.diagnostics.calibration_test import CalibrationTest, calibration_test, cauchy_combination
 from bayeswm.diagnostics.conformal import ConformalisedQuantile, SplitConformal, conformal_quantile
 from bayeswm.diagnostics.conformal_tube import ConformalTube
+from bayeswm.diagnostics.error_ranking import ood_auroc, rank_correlation, sparsification_error
 from bayeswm.diagnostics.events import event_reliability
 from bayeswm.diagnostics.forecast import Forecast, forecast, forecast_of
 from bayeswm.diagnostics.groups import adversarial_groups, conditional_calibration, distance_from
@@ -88,10 +89,12 @@ __all__ = [
     "log_score_gaussian",
     "needed_level",
     "one_step",
+    "ood_auroc",
     "pinball_loss",
     "pit",
     "predictive_check",
     "rank_among",
+    "rank_correlation",
     "recalibrate",
     "reliability",
     "report",
@@ -99,6 +102,7 @@ __all__ = [
     "sbc",
     "scores",
     "simulation_based_calibration",
+    "sparsification_error",
     "teacher_forcing",
     "tube_coverage",
     "uniformity",
