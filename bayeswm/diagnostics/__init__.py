@@ -16,6 +16,7 @@ from bayeswm.diagnostics.joint_null import JointNull
 from bayeswm.diagnostics.monitoring import Monitor
 from bayeswm.diagnostics.multivariate_scores import dawid_sebastiani_multivariate, energy_score, variogram_score
 from bayeswm.diagnostics.one_step import one_step, teacher_forcing
+from bayeswm.diagnostics.physics import energy_residual, symmetry_residual
 from bayeswm.diagnostics.pit_bands import ecdf_band
 from bayeswm.diagnostics.pointwise import crps, crps_worlds, pit
 from bayeswm.diagnostics.predictive_check import predictive_check
@@ -32,6 +33,7 @@ from bayeswm.diagnostics.reliability import reliability
 from bayeswm.diagnostics.report import report, report_of
 from bayeswm.diagnostics.sbc import sbc
 from bayeswm.diagnostics.scored_forecasts import scores
+from bayeswm.diagnostics.sensitivity import lipschitz, stability
 from bayeswm.diagnostics.simulated import simulation_based_calibration
 from bayeswm.diagnostics.tube import EllipsoidTube, Tube
 from bayeswm.diagnostics.tube_coverage import tube_coverage
@@ -78,6 +80,7 @@ __all__ = [
     "dawid_sebastiani_multivariate",
     "distance_from",
     "ecdf_band",
+    "energy_residual",
     "energy_score",
     "errors",
     "errors_of_parts",
@@ -86,6 +89,7 @@ __all__ = [
     "forecast_of",
     "interval_score",
     "interval_widths",
+    "lipschitz",
     "log_score_gaussian",
     "needed_level",
     "one_step",
@@ -103,6 +107,8 @@ __all__ = [
     "scores",
     "simulation_based_calibration",
     "sparsification_error",
+    "stability",
+    "symmetry_residual",
     "teacher_forcing",
     "tube_coverage",
     "uniformity",

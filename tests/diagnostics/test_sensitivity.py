@@ -1,0 +1,157 @@
+"""Lipschitz estimates and growth rates against linear systems, where both are known exactly."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import bayeswm as bwm
+from bayeswm.base.errors import DataError, DivergenceWarning, SpecError
+from bayeswm.base.worlds import StructureWorlds
+from bayeswm.diagnostics import forecast, forecast_of, lipschitz, stability
+
+PLANE = bwm.Schema(
+    state=[bwm.Variable("x", unit="m"), bwm.Variable("v", unit="m/s")],
+    action=[bwm.Variable("force", unit="N")],
+    time_step=0.1,
+)
+LINE = bwm.Schema(state=[bwm.Variable("x", unit="m")], time_step=0.1)
+
+seeds = st.integers(0, 2**31).map(lambda seed: torch.Generator().manual_seed(seed))
+
+
+def linear_worlds(matrices: Tensor, weight: Tensor | None = None) -> StructureWorlds:
+    structure = bwm.structures.Linear(PLANE)
+    n = len(matrices)
+    parameters = {"A": matrices, "B": torch.ones(n, 2, 1).double(), "c": torch.zeros(n, 2).double()}
+    return StructureWorlds(structure, PLANE, parameters, log_weight=weight, exhaustive=True)
+
+
+@settings(max_examples=20)
+@given(seeds)
+def test_the_lipschitz_constant_of_a_linear_system_is_the_norm_of_its_matrix(g: torch.Generator) -> None:
+    matrices = torch.randn(3, 2, 2, generator=g, dtype=torch.float64)
+    states, actions = torch.randn(5, 2, generator=g), torch.randn(5, 1, generator=g)
+    scale = torch.tensor([0.1, 20.0], dtype=torch.float64)
+    found = lipschitz(linear_worlds(matrices), states, actions, scale=scale)
+    expected = torch.linalg.matrix_norm(torch.diag(1 / scale) @ matrices @ torch.diag(scale), 2)
+    assert found.lipschitz.values == pytest.approx(expected.numpy())
+    assert found.norm.values == pytest.approx(expected.numpy())
+    # units: states divided by their scale are those of a system with a scale of 1
+    plain = lipschitz(linear_worlds(matrices), states, actions)
+    assert plain.lipschitz.values == pytest.approx(torch.linalg.matrix_norm(matrices, 2).numpy())
+
+
+def test_the_largest_norm_is_where_a_nonlinear_system_is_steepest() -> None:
+    structure = bwm.structures.FromFunction(lambda x, _: torch.sin(3 * x), schema=LINE, name="sine")
+    worlds = bwm.KnownDynamics(structure=structure, noise=0.1, dtype=torch.float64).draw(1)
+    states = torch.tensor([[math.pi / 6], [math.pi / 9], [0.0], [math.pi / 4]], dtype=torch.float64)
+    found = lipschitz(worlds, states, torch.zeros(4, 0))
+    slopes = 3 * torch.cos(3 * states[:, 0]).abs()
+    assert float(found.lipschitz[0]) == pytest.approx(3.0)
+    assert int(found["where"][0]) == 2
+    assert float(found.norm[0]) == pytest.approx(float(slopes.mean()))
+
+
+def test_many_states_are_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    worlds = bwm.KnownDynamics(structure=bwm.structures.Pendulum(), noise=0.1).draw(1)
+    g = torch.Generator().manual_seed(0)
+    states, actions = torch.randn(7, 2, generator=g), torch.randn(7, 1, generator=g)
+    whole = lipschitz(worlds, states, actions)
+    monkeypatch.setattr("bayeswm.diagnostics.sensitivity._CHUNK", 3)
+    assert lipschitz(worlds, states, actions).equals(whole)
+
+
+def test_no_gradient_is_left_and_none_is_needed() -> None:
+    with torch.no_grad():
+        found = lipschitz(linear_worlds(torch.eye(2).double()[None]), torch.zeros(1, 2), torch.zeros(1, 1))
+    assert float(found.lipschitz[0]) == 1.0
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    worlds = linear_worlds(torch.eye(2).double()[None])
+    for states, actions in (
+        (torch.zeros(3, 3), torch.zeros(3, 1)),
+        (torch.zeros(3, 2), torch.zeros(2, 1)),
+        (torch.zeros(0, 2), torch.zeros(0, 1)),
+        (torch.full((1, 2), float("nan")), torch.zeros(1, 1)),
+    ):
+        with pytest.raises(DataError, match="expected finite"):
+            lipschitz(worlds, states, actions)
+    for scale in (torch.ones(3), torch.tensor([1.0, 0.0])):
+        with pytest.raises(SpecError, match="positive scale"):
+            lipschitz(worlds, torch.zeros(1, 2), torch.zeros(1, 1), scale=scale)
+
+
+def line(factor: float, noise: float = 0.1) -> bwm.KnownDynamics:
+    structure = bwm.structures.Linear(LINE, A=torch.tensor([[factor]], dtype=torch.float64))
+    return bwm.KnownDynamics(structure=structure, noise=noise, dtype=torch.float64)
+
+
+def resting(schema: bwm.Schema, *, episodes: int = 6, steps: int = 8) -> bwm.Trajectories:
+    g = torch.Generator().manual_seed(3)
+    state = torch.randn(episodes, steps + 1, schema.state.size, generator=g, dtype=torch.float64)
+    action = torch.randn(episodes, steps, schema.action.size, generator=g, dtype=torch.float64)
+    return bwm.Trajectories(schema, state=state, action=action)
+
+
+@settings(max_examples=15)
+@given(st.floats(0.3, 2.5), st.sampled_from([0.0, 0.2]), st.booleans())
+def test_growth_of_a_linear_system_is_its_exponent(factor: float, noise: float, opposite: bool) -> None:
+    model = line(-factor if opposite else factor, noise)
+    found = stability(forecast(model, resting(LINE), horizon=8, particles=2), bootstrap=20)
+    # 1e-5 apart, at states of size s in float64: relative errors of 1e-11 s / factor^8 in a separation
+    assert float(found.growth) == pytest.approx(math.log(factor) / 0.1, abs=1e-4)
+    assert float(found.growth_se) < 1e-4
+    assert found.diverged.values == pytest.approx(0.0)
+
+
+def test_growth_is_the_weighted_mean_over_worlds_and_every_window_counts() -> None:
+    matrices = torch.stack([a * torch.eye(2).double() for a in (0.5, 1.5)])
+    worlds = linear_worlds(matrices, torch.tensor([0.25, 0.75]).log())
+    parts = list(forecast(worlds, resting(PLANE), horizon=4, chunk=5))
+    assert len(parts) > 1
+    found = stability(parts, bootstrap=20, scale=torch.tensor([1.0, 5.0]))
+    expected = (0.25 * math.log(0.5) + 0.75 * math.log(1.5)) / 0.1
+    assert float(found.growth) == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_separation_lost_in_rounding_does_not_count() -> None:
+    # 1e-3 a step leaves 1e-8, 1e-11 of a separation, then rounding; the first steps tell
+    found = stability(forecast(line(1e-3, 0.0), resting(LINE), horizon=8), bootstrap=20)
+    assert float(found.growth) == pytest.approx(math.log(1e-3) / 0.1, rel=1e-2)
+
+
+def test_divergence_is_counted_by_step() -> None:
+    matrices = torch.stack([torch.eye(2).double(), 1e200 * torch.eye(2).double()])
+    worlds = linear_worlds(matrices, torch.tensor([0.7, 0.3]).log())
+    with pytest.warns(DivergenceWarning):
+        parts = list(forecast(worlds, resting(PLANE, steps=4), horizon=4))
+    with pytest.warns(DivergenceWarning):
+        found = stability(parts, bootstrap=20)
+    diverged = [float(p.predictive.diverged.double().mean((1, 2))[1, 0]) for p in parts]
+    assert float(found.diverged[0]) == pytest.approx(0.3 * diverged[0])
+    assert float(found.diverged[-1]) == pytest.approx(0.3)
+
+
+def test_stability_needs_worlds_and_a_displacement() -> None:
+    model = line(0.9)
+    data = resting(LINE)
+    with pytest.raises(SpecError, match="displacement > 0"):
+        stability(forecast(model, data, horizon=4), displacement=0.0)
+    g = torch.Generator().manual_seed(0)
+    alone = bwm.rollout(model, torch.zeros(3, 1), horizon=4, generator=g)
+    with pytest.raises(SpecError, match="knows its model"):
+        stability(forecast_of(alone, alone.mean))
+
+
+def test_the_same_seed_gives_the_same_answer_and_the_global_state_stays() -> None:
+    model = bwm.KnownDynamics(structure=bwm.structures.Pendulum(), noise=0.1)
+    data = resting(model.schema)
+    before = torch.get_rng_state()
+    one, other = (stability(forecast(model, data, horizon=4), bootstrap=20, seed=5) for _ in range(2))
+    assert one.identical(other)
+    assert torch.equal(before, torch.get_rng_state())
