@@ -12,7 +12,7 @@ from bayeswm.base.errors import DataError
 from bayeswm.base.mixture import weighted_mean
 from bayeswm.base.worlds import Worlds
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, gather, known
-from bayeswm.diagnostics.sensitivity import known_carry, world_coords
+from bayeswm.diagnostics.sensitivity import check_states, known_carry, world_coords
 from bayeswm.diagnostics.summary import Summary, as_numpy
 
 Energy = Callable[[Tensor], Tensor]
@@ -56,7 +56,7 @@ def energy_residual(
     Raises
     ------
     SpecError
-        If particles or (with ``work``) actions are not known.
+        If particles or (with ``work``) actions are not known, or the forecasts are of measurements.
     DataError
         If the shape of an energy or a work does not fit.
 
@@ -94,6 +94,7 @@ def window_energy(part: Forecast, energy: Energy, work: Work | None = None) -> d
     >>> {name: tuple(value.shape) for name, value in window_energy(one, lambda x: x[..., 1].square()).items()}
     {'mean': (1, 3), 'square': (1, 3), 'variance': (1, 3)}
     """
+    check_states(part)
     predictive = part.predictive
     particles = predictive.particles.double()
     if predictive.initial is None:

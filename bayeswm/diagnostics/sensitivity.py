@@ -169,8 +169,7 @@ def window_stability(
     See :func:`stability`.
     """
     windows, worlds = known(part)
-    if part.past is not None:
-        raise SpecError("expected a system whose state is measured, got forecasts from a history of measurements")
+    check_states(part)
     predictive, variables = part.predictive, worlds.schema.state
     weight = predictive.weight.double()
     diverged = torch.einsum("w,wnh->nh", weight, predictive.diverged.double().mean(1))
@@ -233,6 +232,23 @@ def known_carry(
     if not isinstance(carry, Tensor):
         raise SpecError("expected worlds that go on from a state alone, got some that keep more than it")
     return carry.expand(len(worlds), 1, *carry.shape[2:]), actions, context
+
+
+def check_states(part: Forecast) -> None:
+    """Refuse forecasts of measurements, from a history of them.
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=1.0)
+    >>> one = model.predictive(torch.zeros(2, 2), torch.zeros(2, 1))
+    >>> check_states(bwm.diagnostics.forecast_of(one, torch.zeros(2, 1, 2)))
+    """
+    if part.past is not None:
+        raise SpecError(
+            "expected forecasts of a state that is measured, got some of measurements, from a history of them; roll "
+            "out the model without its sensors"
+        )
 
 
 def checked_scale(scale: Tensor | None, size: int, *, like: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 import bayeswm as bwm
 from bayeswm.base.errors import DataError, DivergenceWarning, SpecError
 from bayeswm.base.worlds import StructureWorlds
-from bayeswm.diagnostics import forecast, forecast_of, lipschitz, stability
+from bayeswm.diagnostics import energy_residual, forecast, forecast_of, lipschitz, stability
 
 PLANE = bwm.Schema(
     state=[bwm.Variable("x", unit="m"), bwm.Variable("v", unit="m/s")],
@@ -146,6 +146,20 @@ def test_stability_needs_worlds_and_a_displacement() -> None:
     alone = bwm.rollout(model, torch.zeros(3, 1), horizon=4, generator=g)
     with pytest.raises(SpecError, match="knows its model"):
         stability(forecast_of(alone, alone.mean))
+
+
+def test_forecasts_of_measurements_have_no_state_to_displace() -> None:
+    structure = bwm.structures.Pendulum()
+    belief = {"velocity": torch.distributions.Normal(0.0, 3.0)}
+    model = bwm.KnownDynamics(structure=structure, noise=0.1, sensor_noise={"angle": 0.01}, belief=belief)
+    data = resting(structure.schema)
+    for diagnostic in (stability, lambda parts: energy_residual(parts, lambda x: x[..., 0])):
+        with pytest.raises(SpecError, match="forecasts of a state that is measured"):
+            diagnostic(forecast(model, data, horizon=4, worlds=1))
+    # its worlds go on from a state, which is all that a Jacobian needs
+    seen, plain = (m.draw(1) for m in (model, bwm.KnownDynamics(structure=structure, noise=0.1)))
+    state, action = data.states()[:, 0], data.action[:, 0]
+    assert lipschitz(seen, state, action).equals(lipschitz(plain, state, action))
 
 
 def test_the_same_seed_gives_the_same_answer_and_the_global_state_stays() -> None:
