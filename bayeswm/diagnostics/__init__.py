@@ -33,7 +33,8 @@ from bayeswm.diagnostics.reliability import reliability
 from bayeswm.diagnostics.report import report, report_of
 from bayeswm.diagnostics.sbc import sbc
 from bayeswm.diagnostics.scored_forecasts import scores
-from bayeswm.diagnostics.sensitivity import lipschitz, stability
+from bayeswm.diagnostics.sensitivity import lipschitz
+from bayeswm.diagnostics.separation import stability
 from bayeswm.diagnostics.simulated import simulation_based_calibration
 from bayeswm.diagnostics.tube import EllipsoidTube, Tube
 from bayeswm.diagnostics.tube_coverage import tube_coverage

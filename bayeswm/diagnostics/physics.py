@@ -11,7 +11,7 @@ from torch import Tensor
 from bayeswm.base.errors import DataError
 from bayeswm.base.mixture import weighted_mean
 from bayeswm.base.worlds import Worlds
-from bayeswm.diagnostics.forecast import Forecast, Forecasts, gather, known
+from bayeswm.diagnostics.forecast import Forecast, Forecasts, Windows, gather, known
 from bayeswm.diagnostics.sensitivity import check_states, known_carry, world_coords
 from bayeswm.diagnostics.summary import Summary, as_numpy
 
@@ -72,6 +72,16 @@ def energy_residual(
     True
     """
     found = gather(forecasts, lambda part: window_energy(part, energy, work))
+    return summarise_energy(found, bootstrap=bootstrap, seed=seed)
+
+
+def summarise_energy(found: Windows, *, bootstrap: int, seed: int) -> xr.Dataset:
+    """Return :func:`energy_residual` of what :func:`window_energy` gave of each window.
+
+    Examples
+    --------
+    See :func:`energy_residual`.
+    """
     summary = Summary(found.recording, resamples=bootstrap, seed=seed)
     attrs = {"long_name": "mean energy residual"}
     summary.add("residual", found.values["mean"], ("horizon",), attrs=attrs)
