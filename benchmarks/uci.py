@@ -34,7 +34,7 @@ from bayeswm.base.errors import DataError, DataWarning
 from bayeswm.inference import RBF, InducingPoints, Laplace, LastLayer, Matern
 from bayeswm.structures import MLP
 
-SPLITS, WORLDS, HELD_OUT = 20, 256, 0.2
+SPLITS, WORLDS, HELD_OUT = 20, 4000, 0.2
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def families(spread: float) -> dict[str, dict[str, Callable[[], bwm.DynamicsMode
         )
 
     def laplace(hidden: int) -> bwm.DynamicsModel:
-        inference = Laplace(curvature=LastLayer(), empirical_bayes=True, starts=1)
+        inference = Laplace(curvature=LastLayer(), starts=1)
         return bwm.BayesianDynamics(
             structure=MLP(hidden=(hidden,)), noise=HalfNormal(torch.tensor(spread)), inference=inference
         )
@@ -120,7 +120,7 @@ def families(spread: float) -> dict[str, dict[str, Callable[[], bwm.DynamicsMode
 
     return {
         "deep ensemble": {"64, 64": lambda: ensemble(64, 64, batch_size=32, learning_rate=5e-3)},
-        "Laplace": {"20": lambda: laplace(20)},
+        "Laplace": {"50": lambda: laplace(50)},
         "GP": {"RBF": lambda: process(RBF()), "Matern 3/2": lambda: process(Matern(nu=1.5))},
     }
 
