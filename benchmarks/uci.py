@@ -34,7 +34,7 @@ from bayeswm.base.errors import DataError, DataWarning
 from bayeswm.inference import RBF, InducingPoints, Laplace, LastLayer, Matern
 from bayeswm.structures import MLP
 
-SPLITS, WORLDS, HELD_OUT = 20, 4000, 0.2
+SPLITS, WORLDS, HELD_OUT = 20, 2000, 0.2
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def families(spread: float) -> dict[str, dict[str, Callable[[], bwm.DynamicsMode
         )
 
     def process(kernel: RBF | Matern) -> bwm.DynamicsModel:
-        return bwm.GaussianProcess(kernel=kernel, constant=True, sparse=InducingPoints(count=200))
+        return bwm.GaussianProcess(kernel=kernel, constant=True, features=64, sparse=InducingPoints(count=200))
 
     return {
         "deep ensemble": {"64, 64": lambda: ensemble(64, 64, batch_size=32, learning_rate=5e-3)},
