@@ -31,7 +31,7 @@ from torch.distributions import HalfNormal
 
 import bayeswm as bwm
 from bayeswm.base.errors import DataError, DataWarning
-from bayeswm.inference import RBF, InducingPoints, Laplace, LastLayer, Matern
+from bayeswm.inference import RBF, InducingPoints, Kernel, Laplace, LastLayer, Matern
 from bayeswm.structures import MLP
 
 SPLITS, WORLDS, HELD_OUT = 20, 2000, 0.2
@@ -115,13 +115,16 @@ def families(spread: float) -> dict[str, dict[str, Callable[[], bwm.DynamicsMode
             structure=MLP(hidden=(hidden,)), noise=HalfNormal(torch.tensor(spread)), inference=inference
         )
 
-    def process(kernel: RBF | Matern) -> bwm.DynamicsModel:
+    def process(kernel: Kernel) -> bwm.DynamicsModel:
         return bwm.GaussianProcess(kernel=kernel, constant=True, features=64, sparse=InducingPoints(count=200))
 
     return {
         "deep ensemble": {"64, 64": lambda: ensemble(64, 64, batch_size=32, learning_rate=5e-3)},
         "Laplace": {"50": lambda: laplace(50)},
-        "GP": {"RBF": lambda: process(RBF()), "Matern 3/2": lambda: process(Matern(nu=1.5))},
+        "GP": {
+            "Matern 3/2": lambda: process(Matern(nu=1.5)),
+            "RBF + Matern 3/2": lambda: process(RBF() + Matern(nu=1.5)),
+        },
     }
 
 
