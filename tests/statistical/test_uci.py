@@ -44,8 +44,8 @@ def test_the_chosen_family_and_the_bar():
 @pytest.mark.slow
 @pytest.mark.filterwarnings(f"ignore::{EstimateWarning.__module__}.{EstimateWarning.__name__}")
 def test_chosen_family_is_as_good_as_mc_dropout(measured_data):
-    # one split of the smallest spread between splits; `python benchmarks/uci.py` runs all of them
-    table, problem = load("energy", measured_data), PROBLEMS["energy"]
+    # one split, against the means over 20, so only a guard; `python benchmarks/uci.py` is the measurement
+    table, problem = load("boston", measured_data), PROBLEMS["boston"]
     found = {family: run(table, 0, family) for family in families(1.0)}
     best = found[chosen(found)]
     assert best.rmse <= problem.rmse
