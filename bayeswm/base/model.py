@@ -56,6 +56,27 @@ class DynamicsModel(ABC):
     def draw(self, worlds: int, *, generator: torch.Generator | None = None) -> Worlds:
         """Draw worlds from the posterior; a posterior that is a few worlds gives each of them once, with its weight."""
 
+    def prior(self, worlds: int, *, generator: torch.Generator) -> Worlds:  # noqa: ARG002
+        """Draw worlds from what is believed before data.
+
+        Raises
+        ------
+        SpecError
+            If the family has no prior to draw from, or takes parts of it from data.
+
+        Examples
+        --------
+        >>> import bayeswm as bwm
+        >>> belief = bwm.structures.Pendulum(mass=torch.distributions.LogNormal(0.0, 0.2))
+        >>> model = bwm.BayesianDynamics(structure=belief, noise=0.01)
+        >>> len(model.prior(10, generator=torch.Generator().manual_seed(0)))
+        10
+        """
+        raise SpecError(
+            f"{type(self).__name__} has no prior over worlds to draw from; BayesianDynamics has, and KnownDynamics of "
+            "uncertain parameters"
+        )
+
     def __repr__(self) -> str:
         structure = getattr(self, "structure", None)
         return f"{type(self).__name__}({'' if structure is None else f'structure={structure.name}'})"

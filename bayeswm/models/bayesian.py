@@ -20,6 +20,7 @@ from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Structure
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
+from bayeswm.inference.constraints import Unconstrained
 from bayeswm.inference.filtering import Filter
 from bayeswm.inference.hmc import HMC
 from bayeswm.inference.joint import Inference, Inferred
@@ -233,16 +234,7 @@ class BayesianDynamics(DynamicsModel):
             if structure is not self.structure:
                 _check(structure)
             data = trajectories.to(torch.device("cpu")).to(torch.float64)
-            noise, sensor_noise, sensing = self._read(structure)
-            specification = specify(
-                structure,
-                data,
-                noise=noise,
-                sensor_noise=sensor_noise,
-                likelihood=self.likelihood,
-                sensing=sensing,
-                window=self.window,
-            )
+            specification = self._specify(structure, data)
             if self.pyro_model is not None:
                 specification = PyroSpecification.of(self.pyro_model, specification, data)
             joint = specification.joint(data)
@@ -250,6 +242,18 @@ class BayesianDynamics(DynamicsModel):
         self.structure, self._seed, self._data = structure, seed, data
         self._specification, self._inferred, self._diagnostics = specification, inferred, None
         return self
+
+    def _specify(self, structure: Structure, data: Trajectories | None) -> Specification:
+        noise, sensor_noise, sensing = self._read(structure)
+        return specify(
+            structure,
+            data,
+            noise=noise,
+            sensor_noise=sensor_noise,
+            likelihood=self.likelihood,
+            sensing=sensing,
+            window=self.window,
+        )
 
     def _read(self, structure: Structure) -> tuple[dict[str, NoiseLaw], dict[str, NoiseLaw], Sensing | None]:
         """Return what was said of the process noise and of the sensors, by column, checked against the variables."""
@@ -275,6 +279,22 @@ class BayesianDynamics(DynamicsModel):
         rounds = [permutation(count, generator, device="cpu") for _ in range(-(-worlds // count))]
         picked = torch.cat(rounds)[:worlds]
         return specification.worlds({k: v.flatten(0, 1)[picked] for k, v in inferred.values.items()})
+
+    @override
+    def prior(self, worlds: int, *, generator: torch.Generator) -> Worlds:
+        """Draw worlds from the laws of the parameters and the noise.
+
+        Where these take their scales from data (the default prior of the noise, an ``MLP``), they are those of a fitted
+        model, and an unfitted one has no prior yet.
+        """
+        if worlds < 1:
+            raise SpecError(f"expected worlds >= 1, got {worlds}")
+        if self.pyro_model is not None:
+            raise SpecError("expected laws of the structure to draw from, got a Pyro model, which needs data to run")
+        specification = self._specify(self.structure, None) if self._specification is None else self._specification
+        space = Unconstrained(specification.laws)
+        with torch.no_grad():
+            return specification.worlds(space.constrain(space.sample(worlds, generator))[0])
 
     @override
     def condition(self, trajectories: Trajectories, *, in_training: bool = False) -> DynamicsModel:

@@ -15,7 +15,7 @@ from bayeswm.base.saving import plain
 from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Structure
 from bayeswm.base.trajectories import Trajectories
-from bayeswm.base.worlds import StructureWorlds
+from bayeswm.base.worlds import StructureWorlds, Worlds
 from bayeswm.inference.filtering import Filter
 from bayeswm.models.sensed_worlds import SensedWorlds
 from bayeswm.models.sensing import Sensing, SensorNoise
@@ -115,6 +115,10 @@ class KnownDynamics(DynamicsModel):
         """Return the system, or that many systems drawn from the laws of its parameters."""
         dynamics = self._dynamics(worlds, generator)
         return dynamics if self.sensing is None else self.sensing.worlds(dynamics)
+
+    @override
+    def prior(self, worlds: int, *, generator: torch.Generator) -> Worlds:
+        return self.draw(worlds, generator=generator)
 
     def _dynamics(self, worlds: int, generator: torch.Generator | None) -> StructureWorlds:
         if worlds < 1:

@@ -275,7 +275,7 @@ class Specification:
 
 def specify(
     structure: Structure,
-    trajectories: Trajectories,
+    trajectories: Trajectories | None,
     *,
     noise: Mapping[str, NoiseLaw],
     sensor_noise: Mapping[str, NoiseLaw],
@@ -289,8 +289,8 @@ def specify(
     ----------
     structure : Structure
         Bound to the data's variables.
-    trajectories : Trajectories
-        In float64.
+    trajectories : Trajectories, optional
+        In float64. Without them it is the specification of the prior, with one episode to come.
     noise, sensor_noise : mapping of str to float or Distribution
         What is said of the noise of some columns, and of all sensors.
     likelihood, sensing, window
@@ -308,17 +308,17 @@ def specify(
         For a column that never changes.
     """
     schema = schema_of(structure)
-    data = _steps(trajectories, schema, sensing)
+    data = None if trajectories is None else _steps(trajectories, schema, sensing)
     parameters = structure.parameters()
     values = {k: _central(p.value)[None] for k, p in parameters.items()}
     if data is not None:
         values = structure.standardise(values, data)
     elif type(structure).standardise is not Structure.standardise or not isinstance(likelihood, GaussianLikelihood):
-        raise SpecError(
-            f"expected all of the state to be measured, which {structure.name} or the likelihood takes its scales from"
-        )
+        why = "data to fit to" if trajectories is None else "all of the state to be measured"
+        raise SpecError(f"expected {why}, which {structure.name} or the likelihood takes its scales from")
     values = {k: v[0] for k, v in values.items()}
     columns = {} if not noise and _own_noise(structure, values) else _columns(schema, data, noise)
+    episodes = (0,) if trajectories is None else tuple(trajectories.episode.unique().tolist())
     levels = ", ".join(levels_of(structure))
     if levels and not (columns and isinstance(likelihood, GaussianLikelihood)):
         got = type(likelihood).__name__ if columns else f"the noise of {structure.name}"
@@ -335,7 +335,7 @@ def specify(
         columns,
         {k: (v, 0.0) for k, v in sensor_noise.items()},
         {k: v for k, v in added.items() if isinstance(v, Tensor)} | known,
-        tuple(trajectories.episode.unique().tolist()) if levels_of(structure) else (),
+        episodes if levels_of(structure) else (),
         {k: v for k, v in added.items() if isinstance(v, Distribution)},
         sensing,
         window,
@@ -409,7 +409,7 @@ def _columns(schema: Schema, data: Transitions | None, named: Mapping[str, Noise
             found[name] = (named[name], 0.0)
             continue
         if size is None:
-            raise SpecError(f"expected noise= of {name!r}, whose size no data tell since it is not measured, got none")
+            raise SpecError(f"expected noise= of {name!r}, whose size no data tell, got none")
         if size[i] == 0:
             warnings.warn(f"{name} never changes: its noise has the prior of scale 1", DataWarning, stacklevel=4)
         s = size[i] or 1.0
