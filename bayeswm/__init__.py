@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bayeswm import base, inference, models, structures
 from bayeswm.base import *  # noqa: F403
+from bayeswm.base import saving
 from bayeswm.base.version import __version__
 from bayeswm.models import *  # noqa: F403
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 # imported on first use: they need xarray, Gymnasium, matplotlib or Hypothesis
 _LAZY = ("data", "diagnostics", "plot", "testing")
+saving.LATER["RecalibratedModel"] = "bayeswm.diagnostics.recalibrated"
 
 __all__ = ["base", "inference", "models", "structures", *_LAZY, *base.__all__, *models.__all__, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
 

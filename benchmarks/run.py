@@ -18,6 +18,7 @@ PROGRAMS = (
     "gp_sparse.py",
     "hmc_sampling.py",
     "silverbox.py",
+    "scores.py",
     "svi_steps.py",
 )
 

@@ -22,6 +22,8 @@ from bayeswm.base.schema import Variables
 if TYPE_CHECKING:
     import xarray
 
+    from bayeswm.base.labelled_predictive import Layout
+
 _PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 # values of a density or a cdf that are in work at one time, where there are many outcomes to score
 _WORK = 2**21
@@ -61,6 +63,8 @@ class Predictive:
         Maps an observed trajectory (*batch, H, S) to its log density by step, shape (worlds, particles, *batch, H).
     has_density : bool
         False where ``log_prob`` makes no sense.
+    has_split : bool
+        False where the parts of the variance mean nothing any more; they are NaN then, the total is not.
     view : callable, optional
         Maps what a law of one step pushes (a carry) to the variables' values; by default they are the same.
 
@@ -91,6 +95,7 @@ class Predictive:
         fresh_worlds: bool = False,
         joint: Joint | None = None,
         has_density: bool = True,
+        has_split: bool = True,
         view: Callable[[Any], Tensor] | None = None,
     ) -> None:
         self.variables = variables
@@ -101,6 +106,7 @@ class Predictive:
         self.initial = initial
         self.fresh_worlds = fresh_worlds
         self.has_density = has_density
+        self.has_split = has_split
         self._paths = particles
         self._diverged = diverged
         self._resolved = tuple(resolved) if resolved is not None else tuple(h == 0 for h in range(len(self.laws)))
@@ -183,6 +189,7 @@ class Predictive:
             fresh_worlds=self.fresh_worlds,
             joint=None if self._joint is None else self._joint.part(index),
             has_density=self.has_density,
+            has_split=self.has_split,
             view=self._view,
         )
 
@@ -210,8 +217,64 @@ class Predictive:
             resolved=self._resolved,
             fresh_worlds=self.fresh_worlds,
             has_density=self.has_density,
+            has_split=self.has_split,
             view=self._view,
         )
+
+    def mapped(
+        self,
+        laws: Sequence[Law],
+        *,
+        particles: Tensor | None,
+        resolved: Sequence[bool] | None = None,
+        has_split: bool = True,
+    ) -> Predictive:
+        """Return this with its outcomes mapped: other laws and particles of the same worlds, without a density.
+
+        Parameters
+        ----------
+        laws : sequence of Law
+            What the laws have become.
+        particles : Tensor, shape (worlds, particles, *batch, H, S), optional
+            What the particles have become, in their places.
+        resolved : sequence of bool, optional
+            As of the constructor; by default as before.
+        has_split : bool
+            Whether the parts of the variance still mean something.
+
+        Examples
+        --------
+        >>> import bayeswm as bwm
+        >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.01)
+        >>> p = model.predictive(torch.zeros(2), torch.zeros(1))
+        >>> wide = p.mapped([bwm.Gaussian(law.mean, 2 * law.scale) for law in p.laws], particles=None)
+        >>> wide.stddev, wide.has_density
+        (tensor([[0.0200, 0.0200]], dtype=torch.float64), False)
+        """
+        return Predictive(
+            self.variables,
+            laws,
+            self.log_weight,
+            exhaustive=self.exhaustive,
+            time_step=self.time_step,
+            particles=None if particles is None else particles.movedim(-2, 0),
+            initial=self.initial,
+            diverged=self._diverged,
+            resolved=self._resolved if resolved is None else resolved,
+            fresh_worlds=self.fresh_worlds,
+            has_density=False,
+            has_split=self.has_split and has_split,
+        )
+
+    @property
+    def resolved(self) -> tuple[bool, ...]:
+        """For each step, whether no noise came before it, so that the laws there are exact given the worlds."""
+        return self._resolved
+
+    @property
+    def view(self) -> Callable[[Any], Tensor] | None:
+        """What maps the push of a law to the variables' values, where these differ."""
+        return self._view
 
     # --- moments --------------------------------------------------------------------------------------------------
 
@@ -279,6 +342,9 @@ class Predictive:
             return Split(*(v.detach() for v in split)) if made_with_grad and not grad else split
         steps = [self._split_at(h) for h in range(self.horizon)]
         split = Split(*(self._stack([s[i] for s in steps]) for i in range(4)))
+        if not self.has_split:
+            nothing = torch.full_like(split.mean, float("nan"))
+            split = split._replace(aleatoric=nothing, between=nothing)
         self._moments = split, grad
         return split
 
@@ -304,6 +370,8 @@ class Predictive:
         return torch.empty(*self.batch_shape, *tail, dtype=self.log_weight.dtype, device=self.log_weight.device)
 
     def _why_no_split(self) -> str:
+        if not self.has_split:
+            return "the outcomes were mapped by their ranks, which leaves the total only"
         if self.worlds == 1 and not self.exhaustive:
             return "one world was drawn; draw more"
         if self.fresh_worlds:
@@ -501,14 +569,23 @@ class Predictive:
 
         return predictive_to_xarray(self)
 
-    def to_datatree(self, *, generator: torch.Generator | None = None) -> xarray.DataTree:
+    def to_datatree(
+        self,
+        *,
+        layout: Layout = "per_column",
+        outcomes: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> xarray.DataTree:
         """Return the particles as an ArviZ tree: group posterior_predictive, chain = 1, draw = world.
 
-        Weighted worlds are resampled, for which a generator is needed.
+        With ``layout="per_variable"`` there is one variable for each column and step, ``angle[5]``, its observations
+        the windows (the batch), and ``outcomes`` (*batch, H, S) become ``observed_data``: what ArviZ's checks take,
+        such as ``az.plot_ppc_pit(tree, var_names="angle[5]")``. Weighted worlds are resampled, for which a generator is
+        needed.
         """
         from bayeswm.base.labelled_predictive import predictive_to_datatree
 
-        return predictive_to_datatree(self, generator=generator)
+        return predictive_to_datatree(self, layout=layout, outcomes=outcomes, generator=generator)
 
 
 def checked_generator(generator: object) -> Any:

@@ -182,7 +182,7 @@ def rollout(
     if sensed:
         paths = _reports(laws, drawn, generator, size=size)
     joint = Along(drawn, origin, plan=plan, context=context, size=size) if drawn.state_is_measured else None
-    return Predictive(
+    found = Predictive(
         drawn.schema.measured if sensed else drawn.schema.state,
         laws,
         drawn.log_weight,
@@ -195,6 +195,7 @@ def rollout(
         fresh_worlds=fresh_worlds,
         joint=joint,
     )
+    return drawn.finish(found)
 
 
 def _reports(

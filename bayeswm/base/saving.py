@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from bayeswm.base.model import DynamicsModel
 
 FORMAT = 1
+# the library's model classes in packages that are imported on first use: class name and module
+LATER: dict[str, str] = {}
 
 
 def save(model: DynamicsModel, path: str | PathLike[str]) -> None:
@@ -42,19 +45,14 @@ def save(model: DynamicsModel, path: str | PathLike[str]) -> None:
     Raises
     ------
     SpecError
-        If the model or its structure cannot be described by plain values.
+        If the model, its structure or a model inside it cannot be described by plain values.
     CheckpointError
         If the file cannot be written; an earlier one of that name stays whole.
     """
-    config, tensors = model.state_dict()
-    described = _describe(getattr(model, "structure", None))
+    described, tensors = _describe_model(model)
     header: dict[str, Any] = {
         "format": FORMAT,
-        "class": type(model).__name__,
-        "config": plain(config),
         **described,
-        # a user's class may have the name of one of the library's: neither stands for the other
-        "own": {"class": not _ours(type(model)), **described["own"]},
         "versions": {"bayeswm": __version__, "torch": torch.__version__},
     }
     # copies, since the format refuses tensors that share memory
@@ -93,7 +91,7 @@ def load(
         The user's own structures, those inside a ``Residual`` too: classes are built from the saved configuration,
         instances are taken as they are.
     models : sequence of DynamicsModel classes
-        The user's own model families.
+        The user's own model families, those inside a recalibrated model too.
 
     Returns
     -------
@@ -112,23 +110,64 @@ def load(
     >>> type(load(path)).__name__
     'KnownDynamics'
     """
+    header, tensors = _read(Path(path))
+    return _model(path, header, tensors, structures=structures, models=models)
+
+
+def _describe_model(model: DynamicsModel) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return a model as plain values and tensors, the models in its configuration described likewise."""
     from bayeswm.base.model import DynamicsModel
 
-    header, tensors = _read(Path(path))
+    config, tensors = model.state_dict()
+    inner = {k: v for k, v in config.items() if isinstance(v, DynamicsModel)}
+    described = _describe(getattr(model, "structure", None))
+    header: dict[str, Any] = {
+        "class": type(model).__name__,
+        "config": plain({k: v for k, v in config.items() if k not in inner}),
+        **described,
+        # a user's class may have the name of one of the library's: neither stands for the other
+        "own": {"class": not _ours(type(model)), **described["own"]},
+    }
+    tensors = dict(tensors)
+    for name, part in inner.items():
+        found, values = _describe_model(part)
+        header.setdefault("models", {})[name] = found
+        tensors |= {f"{name}/{key}": value for key, value in values.items()}
+    return header, tensors
+
+
+def _model(
+    path: str | PathLike[str],
+    header: dict[str, Any],
+    tensors: Mapping[str, Tensor],
+    *,
+    structures: Sequence[type[Structure] | Structure],
+    models: Sequence[type[DynamicsModel]],
+) -> DynamicsModel:
+    from bayeswm.base.model import DynamicsModel
+
+    name, own = header["class"], header["own"]["class"]
+    if name in LATER and not own:
+        importlib.import_module(LATER[name])
     given = {m.__name__: m for m in models}
-    known = given if header["own"]["class"] else {**DynamicsModel.registry, **given}
-    if header["class"] not in known:
+    known = given if own else {**DynamicsModel.registry, **given}
+    if name not in known:
         raise CheckpointError(
             f"{path}: expected a model of class {', '.join(sorted(known)) or '(none given)'}, "
-            f"got {header['class']!r}; pass your own class in models=[...]"
+            f"got {name!r}; pass your own class in models=[...]"
         )
     try:
+        inner = {}
+        for part, described in header.get("models", {}).items():
+            values = {k.removeprefix(f"{part}/"): v for k, v in tensors.items() if k.startswith(f"{part}/")}
+            tensors = {k: v for k, v in tensors.items() if not k.startswith(f"{part}/")}
+            inner[part] = _model(path, described, values, structures=structures, models=models)
         structure = _structure(path, header, own=structures)
-        return known[header["class"]].from_state(header["config"], tensors, structure)
+        return known[name].from_state({**header["config"], **inner}, tensors, structure)
     except CheckpointError:
         raise
     except (LookupError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise CheckpointError(f"{path}: the content does not fit class {header['class']}: {error}") from error
+        raise CheckpointError(f"{path}: the content does not fit class {name}: {error}") from error
 
 
 def parts(structure: Structure) -> list[Structure]:

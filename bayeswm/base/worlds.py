@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Self, override
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, override
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from bayeswm.base.laws import Gaussian, Law
 from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Structure
 from bayeswm.base.trajectories import Trajectories
+
+if TYPE_CHECKING:
+    from bayeswm.base.predictive import Predictive
 
 Belief = Tensor | Law | Trajectories
 
@@ -159,6 +162,14 @@ class Worlds(ABC):
             )
             steps.append(log_prob)
         return torch.stack(steps, -1)
+
+    def finish(self, predictive: Predictive) -> Predictive:
+        """Return what a rollout of these worlds answers with, given what its steps led to; as it is, by default.
+
+        Worlds that have been recalibrated map it. It comes after the last step: carries, laws of transitions and what
+        a policy sees are not mapped.
+        """
+        return predictive
 
     # --- the collection -------------------------------------------------------------------------------------------
 

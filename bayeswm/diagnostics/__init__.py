@@ -1,38 +1,105 @@
 """How far a model can be trusted: proper scores, calibration and errors by horizon, with errors by recording."""
 
+from bayeswm.diagnostics.adaptive import AdaptiveConformal, needed_level
 from bayeswm.diagnostics.bootstrap import BootstrapEstimate, cluster_bootstrap
 from bayeswm.diagnostics.calibration import calibration, calibration_of, calibration_of_parts
+from bayeswm.diagnostics.calibration_test import CalibrationTest, calibration_test, cauchy_combination
+from bayeswm.diagnostics.conformal import ConformalisedQuantile, SplitConformal, conformal_quantile
+from bayeswm.diagnostics.conformal_tube import ConformalTube
+from bayeswm.diagnostics.events import event_reliability
 from bayeswm.diagnostics.forecast import Forecast, forecast, forecast_of
+from bayeswm.diagnostics.groups import adversarial_groups, conditional_calibration, distance_from
 from bayeswm.diagnostics.horizon import errors, errors_of_parts
 from bayeswm.diagnostics.intervals import interval_widths
+from bayeswm.diagnostics.joint_null import JointNull
+from bayeswm.diagnostics.monitoring import Monitor
+from bayeswm.diagnostics.multivariate_scores import dawid_sebastiani_multivariate, energy_score, variogram_score
+from bayeswm.diagnostics.one_step import one_step, teacher_forcing
+from bayeswm.diagnostics.pit_bands import ecdf_band
 from bayeswm.diagnostics.pointwise import crps, crps_worlds, pit
+from bayeswm.diagnostics.quantile_scores import (
+    dawid_sebastiani,
+    interval_score,
+    log_score_gaussian,
+    pinball_loss,
+    weighted_interval_score,
+)
+from bayeswm.diagnostics.recalibrated import RecalibratedModel
+from bayeswm.diagnostics.recalibration import Isotonic, Recalibration, Scale, recalibrate
+from bayeswm.diagnostics.reliability import reliability
+from bayeswm.diagnostics.report import report, report_of
 from bayeswm.diagnostics.sbc import sbc
-from bayeswm.diagnostics.scores import crps_gaussian, crps_mixture, crps_samples, interval_score
+from bayeswm.diagnostics.scored_forecasts import scores
 from bayeswm.diagnostics.simulated import simulation_based_calibration
+from bayeswm.diagnostics.tube import EllipsoidTube, Tube
+from bayeswm.diagnostics.tube_coverage import tube_coverage
+from bayeswm.diagnostics.tubes import Bonferroni, Ellipsoid, Ranks, SupT
 from bayeswm.diagnostics.uniformity import Uniformity, rank_among, uniformity
+from bayeswm.diagnostics.univariate_scores import crps_gaussian, crps_mixture, crps_samples
 
 __all__ = [
+    "AdaptiveConformal",
+    "Bonferroni",
     "BootstrapEstimate",
+    "CalibrationTest",
+    "ConformalTube",
+    "ConformalisedQuantile",
+    "Ellipsoid",
+    "EllipsoidTube",
     "Forecast",
+    "Isotonic",
+    "JointNull",
+    "Monitor",
+    "Ranks",
+    "RecalibratedModel",
+    "Recalibration",
+    "Scale",
+    "SplitConformal",
+    "SupT",
+    "Tube",
     "Uniformity",
+    "adversarial_groups",
     "calibration",
     "calibration_of",
     "calibration_of_parts",
+    "calibration_test",
+    "cauchy_combination",
     "cluster_bootstrap",
+    "conditional_calibration",
+    "conformal_quantile",
     "crps",
     "crps_gaussian",
     "crps_mixture",
     "crps_samples",
     "crps_worlds",
+    "dawid_sebastiani",
+    "dawid_sebastiani_multivariate",
+    "distance_from",
+    "ecdf_band",
+    "energy_score",
     "errors",
     "errors_of_parts",
+    "event_reliability",
     "forecast",
     "forecast_of",
     "interval_score",
     "interval_widths",
+    "log_score_gaussian",
+    "needed_level",
+    "one_step",
+    "pinball_loss",
     "pit",
     "rank_among",
+    "recalibrate",
+    "reliability",
+    "report",
+    "report_of",
     "sbc",
+    "scores",
     "simulation_based_calibration",
+    "teacher_forcing",
+    "tube_coverage",
     "uniformity",
+    "variogram_score",
+    "weighted_interval_score",
 ]

@@ -13,8 +13,9 @@ from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
-from bayeswm.diagnostics.forecast import Forecasts, Windows, forecast, forecast_of, gather
+from bayeswm.diagnostics.forecast import Forecast, Forecasts, Windows, forecast, forecast_of, gather
 from bayeswm.diagnostics.intervals import interval_widths
+from bayeswm.diagnostics.joint_null import JointNull
 from bayeswm.diagnostics.pointwise import crps, observed, pit
 from bayeswm.diagnostics.summary import Summary, as_numpy, window_coords
 
@@ -80,7 +81,11 @@ def calibration(
         * ``log_score_mc_se`` and ``log_score_kernels``: mean Monte Carlo standard error of a single log density and
           the mean number of particles that effectively contribute to it (infinite where it is exact);
         * ``pit`` by ``window``: uniform if calibrated, one horizon at a time; ``recording`` and ``start`` say where a
-          window is. The log score is absent for predictives without a density.
+          window is. The log score is absent for predictives without a density;
+        * ``calibration_statistic`` and ``calibration_p``: a test of each cell alone. The attributes
+          ``calibration_statistic`` and ``calibration_p_value`` are those of all together, the ones to go by: valid
+          whatever the dependence along the horizon (:func:`calibration_test`). They rest on the
+          ``calibration_windows`` that neither overlap nor share a recording's own noise (:class:`JointNull`).
 
     Raises
     ------
@@ -181,8 +186,42 @@ def calibration_of_parts(
     {'horizon': 5, 'variable': 2, 'level': 4}
     """
     levels = check_levels(levels)
-    found = gather(parts, lambda part: window_scores(part.predictive, part.outcomes, levels))
-    return _summarise(found, levels=levels, bootstrap=bootstrap, seed=seed)
+    null = JointNull(seed=seed)
+
+    def scores(part: Forecast) -> dict[str, Tensor]:
+        null.add(part)
+        return window_scores(part.predictive, part.outcomes, levels)
+
+    found = gather(parts, scores)
+    return with_test(summarise_calibration(found, levels=levels, bootstrap=bootstrap, seed=seed), null)
+
+
+def with_test(dataset: xr.Dataset, null: JointNull) -> xr.Dataset:
+    """Return a data set by horizon and variable with the test of calibration.
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=1.0)
+    >>> one = forecast_of(model.predictive(torch.zeros(20, 2), torch.zeros(20, 1)), torch.zeros(20, 1, 2))
+    >>> null = JointNull(seed=0)
+    >>> null.add(one)
+    >>> with_test(calibration_of_parts(one), null).attrs["calibration_windows"]
+    20
+    """
+    test, dims = null.result(), ("horizon", "variable")
+    text = "n mean(z)^2 + (sum z^2 - n)^2 / 2n of normal scores; about 2 if calibrated"
+    found = dataset.assign(
+        calibration_statistic=(dims, as_numpy(test.by_cell), {"long_name": text, "better": "lower"}),
+        calibration_p=(dims, as_numpy(test.p_by_cell), {"long_name": "p-value of calibration, this cell alone"}),
+    )
+    way = "simulated trajectories of the forecasts themselves" if null.simulated else "Cauchy combination of the cells"
+    return found.assign_attrs(
+        calibration_statistic=float(test.statistic),
+        calibration_p_value=float(test.p_value),
+        calibration_windows=null.windows,
+        calibration_test=f"all horizons and variables together, against {way}",
+    )
 
 
 def window_scores(predictive: Predictive, outcomes: Tensor, levels: Sequence[float]) -> dict[str, Tensor]:
@@ -238,7 +277,13 @@ def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
     return found
 
 
-def _summarise(found: Windows, *, levels: Sequence[float], bootstrap: int, seed: int) -> xr.Dataset:
+def summarise_calibration(found: Windows, *, levels: Sequence[float], bootstrap: int, seed: int) -> xr.Dataset:
+    """Return the calibration of what :func:`window_scores` gave of each window, without the test.
+
+    Examples
+    --------
+    See :func:`calibration_of_parts`.
+    """
     scores = found.values
     summary = Summary(found.recording, resamples=bootstrap, seed=seed)
     plain, banded = ("horizon", "variable"), ("horizon", "variable", "level")

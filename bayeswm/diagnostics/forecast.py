@@ -100,6 +100,11 @@ class Windows(NamedTuple):
     horizon: int
     time_step: float
 
+    def group(self, prefix: str) -> Windows:
+        """Return the values whose name begins with ``prefix``, under the rest of their name."""
+        values = {name.removeprefix(prefix): v for name, v in self.values.items() if name.startswith(prefix)}
+        return self._replace(values=values)
+
 
 def gather(forecasts: Forecasts, values: Callable[[Forecast], Mapping[str, Tensor]]) -> Windows:
     """Compute values of each window, part by part, and return them together.

@@ -7,11 +7,10 @@ import xarray as xr
 from torch import Tensor
 
 from bayeswm.base.model import DynamicsModel
-from bayeswm.base.random import make_generator, standard_normal
-from bayeswm.base.rollout import rollout
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
-from bayeswm.diagnostics.forecast import Forecast, Forecasts, forecast, gather, known
+from bayeswm.diagnostics.forecast import Forecast, Forecasts, Windows, forecast, gather, known
+from bayeswm.diagnostics.one_step import one_step
 from bayeswm.diagnostics.summary import Summary
 
 
@@ -95,7 +94,16 @@ def errors_of_parts(parts: Forecasts, *, bootstrap: int = 1000, seed: int = 0) -
     >>> dict(errors_of_parts(forecast(model, data, horizon=5)).rmse.sizes)
     {'horizon': 5, 'variable': 2}
     """
-    found = gather(parts, _changes)
+    return summarise_errors(gather(parts, window_changes), bootstrap=bootstrap, seed=seed)
+
+
+def summarise_errors(found: Windows, *, bootstrap: int, seed: int) -> xr.Dataset:
+    """Return the errors of what :func:`window_changes` gave of each window.
+
+    Examples
+    --------
+    See :func:`errors_of_parts`.
+    """
     mean, change, step = (found.values[name].double() for name in ("predicted", "recorded", "one_step"))
     summary = Summary(found.recording, resamples=bootstrap, seed=seed)
     dims = ("horizon", "variable")
@@ -114,8 +122,17 @@ def errors_of_parts(parts: Forecasts, *, bootstrap: int = 1000, seed: int = 0) -
     return summary.dataset(found, coords={})
 
 
-def _changes(part: Forecast) -> dict[str, Tensor]:
-    """Return predicted, recorded and one-step-predicted changes since the start of each window."""
+def window_changes(part: Forecast) -> dict[str, Tensor]:
+    """Return predicted, recorded and one-step-predicted changes since the start of each window, (windows, H, S).
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.01)
+    >>> data = bwm.Trajectories(model.schema, state=torch.zeros(9, 6, 2), action=torch.zeros(9, 5, 1))
+    >>> sorted(window_changes(next(forecast(model, data, horizon=5))))
+    ['one_step', 'predicted', 'recorded']
+    """
     windows, worlds = known(part)
     states = windows.states() if part.past is None else windows.measured_as(worlds.schema)
     start = states[:, :1].to(part.outcomes)
@@ -136,42 +153,8 @@ def one_step_means(part: Forecast) -> Tensor:
     >>> one_step_means(next(forecast(model, data, horizon=5))).shape
     torch.Size([9, 5, 2])
     """
-    windows, worlds = known(part)
-    if part.past is not None:
-        return _filtered_means(part, part.past)
-    before = windows.states()[:, :-1]
-    seen = ~before.isnan().any(-1, keepdim=True)
-    # the law of one step needs no noise before it: one particle tells everything, and what it draws is not used
-    made = rollout(
-        worlds,
-        torch.where(seen, before, 0.0),
-        windows.action[:, :, None],
-        particles=1,
-        generator=torch.Generator(device=worlds.device).manual_seed(0),
-        context=windows.step_context()[:, :, None] if windows.schema.context.size else None,
-    )
-    return torch.where(seen.to(made.mean.device), made.mean[:, :, 0], float("nan"))
-
-
-def _filtered_means(part: Forecast, past: Trajectories) -> Tensor:
-    """Return the mean of each measurement given those before it, shape (windows, H, M)."""
-    windows, worlds = known(part)
-    measured, action, context = (
-        v.to(worlds.device, worlds.dtype)
-        for v in (windows.measured_as(worlds.schema), windows.action, windows.step_context())
-    )
-    # pairs of opposite noise: exact where noise and sensors are linear, as they are in most systems
-    shape = (len(worlds), 10, len(windows), worlds.noise_size)
-    half = standard_normal(shape, make_generator(0), dtype=worlds.dtype, device=worlds.device)
-    noise = torch.cat((half, -half), 1)
-    with torch.no_grad():
-        carry, means = worlds.start(past, context[:, 0]), list[Tensor]()
-        for t in range(windows.horizon):
-            law = worlds.transition(carry, action[:, t], context[:, t], step=t)
-            means.append(worlds.measurement(law.push(noise)).mean.mean(1))
-            seen = ~measured[:, t + 1].isnan()
-            carry, _ = worlds.filter(carry, action[:, t], context[:, t], measured[:, t + 1], seen, step=t)
-    return (worlds.weight.to(measured).view(-1, 1, 1, 1) * torch.stack(means, -2)).sum(0)
+    (step,) = one_step(part)
+    return torch.where(step.outcomes.isnan() & ~part.outcomes.isnan(), float("nan"), step.predictive.mean)
 
 
 def _moments(predicted: Tensor, recorded: Tensor) -> Tensor:

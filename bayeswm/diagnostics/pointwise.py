@@ -8,7 +8,7 @@ from torch import Tensor
 from bayeswm.base.errors import DataError
 from bayeswm.base.laws import Gaussian, MultivariateGaussian
 from bayeswm.base.predictive import Predictive
-from bayeswm.diagnostics.scores import crps_mixture, crps_samples, pair_distance
+from bayeswm.diagnostics.univariate_scores import crps_mixture, crps_samples, pair_distance
 
 
 def observed(predictive: Predictive, outcomes: Tensor) -> tuple[Tensor, Tensor]:
@@ -67,14 +67,34 @@ def pit(predictive: Predictive, outcomes: Tensor) -> Tensor:
     x, there = observed(predictive, outcomes)
     if predictive.horizon == 0:
         return x
-    silent = torch.stack([(law.variance <= 0).any(0).any(0).expand(x[..., 0, :].shape) for law in predictive.laws], -2)
-    if bool(silent.any()):
-        rounding = 1e-9 if x.dtype == torch.float64 else 1e-5
-        reach = torch.where(silent, rounding * x.abs().clamp(min=1.0), 0.0)
+    reach = rounding_reach(predictive, x)
+    if bool((reach > 0).any()):
         value = 0.5 * (predictive.cdf(x - reach) + predictive.cdf(x + reach))
     else:
         value = predictive.cdf(x)
     return torch.where(there, value, float("nan"))
+
+
+def rounding_reach(predictive: Predictive, x: Tensor) -> Tensor:
+    """Return how far from a point prediction an outcome still meets it; 0 where there is noise.
+
+    Parameters
+    ----------
+    predictive : Predictive
+        Over a step or more.
+    x : Tensor, shape (*batch, H, S)
+        Outcomes.
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise={"velocity": 0.1})
+    >>> bool(rounding_reach(model.predictive(torch.zeros(2), torch.zeros(1)), torch.zeros(1, 2))[0, 1] == 0)
+    True
+    """
+    silent = torch.stack([(law.variance <= 0).any(0).any(0).expand(x[..., 0, :].shape) for law in predictive.laws], -2)
+    rounding = 1e-9 if x.dtype == torch.float64 else 1e-5
+    return torch.where(silent, rounding * x.abs().clamp(min=1.0), 0.0)
 
 
 def crps(predictive: Predictive, outcomes: Tensor) -> Tensor:
@@ -186,6 +206,34 @@ def crps_worlds(
         every = pair_distance(offset.flatten(0, 1), each.flatten(0, 1))
         own = pair_distance(offset.movedim(1, 0), (valid / count.clamp(min=1)[:, None]).movedim(1, 0))
         near = (each * offset.abs()).sum((0, 1))
+    return near - mean_distance_of_worlds(every, own, share=share, count=count, exhaustive=exhaustive) / 2
+
+
+def mean_distance_of_worlds(every: Tensor, own: Tensor, *, share: Tensor, count: Tensor, exhaustive: bool) -> Tensor:
+    """Return the unbiased mean distance of two draws of the predictive, from those of the samples at hand.
+
+    Parameters
+    ----------
+    every : Tensor, shape (...)
+        Weighted mean distance of all ordered pairs of samples, each with itself too.
+    own : Tensor, shape (W, ...)
+        The same within each world.
+    share, count : Tensor, shape (W, ...)
+        Weights of the worlds, which sum to 1, and their numbers of samples.
+    exhaustive : bool
+        Whether the worlds are the posterior, or draws from it.
+
+    Returns
+    -------
+    Tensor, shape (...)
+        NaN where one sample in one world shows no spread.
+
+    Examples
+    --------
+    >>> half, two = torch.tensor([0.5, 0.5]), torch.tensor([2.0, 2.0])
+    >>> mean_distance_of_worlds(torch.tensor(0.5), half, share=half, count=two, exhaustive=True)
+    tensor(0.7500)
+    """
     between = every - (share.square() * own).sum(0)  # pairs of different worlds
     apart = 1 - share.square().sum(0)
     single = apart < 1e-12
@@ -195,7 +243,7 @@ def crps_worlds(
     if exhaustive:
         full = between + torch.where(share > 0, share.square() * within, 0.0).sum(0)
         spread = torch.where(full.isnan(), spread, full)  # one particle a world shows no spread of its own
-    return near - torch.where(single, alone, spread) / 2
+    return torch.where(single, alone, spread)
 
 
 def spread_out(weight: Tensor, like: Tensor) -> Tensor:

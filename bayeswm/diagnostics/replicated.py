@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import DataError, SpecError
+from bayeswm.base.errors import DataError, DivergenceWarning, SpecError
 from bayeswm.base.random import systematic
 from bayeswm.base.rollout import rollout
 from bayeswm.base.schema import Variables
@@ -80,7 +81,8 @@ def replicate(worlds: Worlds, trajectories: Trajectories, *, generator: torch.Ge
     share = max(1, _PART // (3 * 8 * max(1, len(trajectories) * trajectories.horizon * size)))
     for at in range(0, len(worlds), share):
         part = worlds[at : at + share]
-        with torch.no_grad():
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DivergenceWarning)  # said by infinite values
             made = rollout(
                 part,
                 start,

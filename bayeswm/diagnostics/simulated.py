@@ -1,4 +1,4 @@
-"""Simulation-based calibration: the truth of simulated data is a typical draw of the posterior given these data."""
+"""Simulation-based calibration: whether the truth behind simulated data is a typical draw of the posterior."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def simulation_based_calibration(
         notes += [str(caught[0].message)] if caught else []
         row: dict[str, Tensor] = {}
         single = {k: torch.as_tensor(v)[None] for k, v in truth.items()}
-        for name, values, true in _compared(drawn, single, quantities or {}, data=data):
+        for name, values, true in _compared(drawn, single, quantities=quantities or {}, data=data):
             fixed[name] = fixed.get(name, True) and bool((values == true).all())
             row[name] = rank_among(values, true, generator=generator)
         rows[repetition] = row
@@ -152,7 +152,7 @@ def _thinned(name: str, values: Tensor, draws: int) -> Tensor:
 
 
 def _compared(
-    drawn: Values, truth: Values, quantities: Mapping[str, Quantity], *, data: Any
+    drawn: Values, truth: Values, *, quantities: Mapping[str, Quantity], data: Any
 ) -> list[tuple[str, Tensor, Tensor]]:
     """Return each number that is ranked: its name, the draws (n,) and the truth."""
     found: list[tuple[str, Tensor, Tensor]] = []
@@ -163,8 +163,8 @@ def _compared(
             got = tuple(values.shape)
             raise DataError(f"{name}: expected draws of shape (n, *{tuple(truth[name].shape[1:])}), got {got}")
         flat, true = values.reshape(len(values), -1), truth[name].reshape(-1)
-        names = [name] if values.ndim == 1 else [f"{name}[{i}]" for i in range(flat.shape[1])]
-        found += [(label, flat[:, i], true[i]) for i, label in enumerate(names)]
+        labels = [name] if values.ndim == 1 else [f"{name}[{i}]" for i in range(flat.shape[1])]
+        found += zip(labels, flat.unbind(1), true, strict=True)
     own = {k: truth[k] for k in drawn}
     for name, quantity in quantities.items():
         values, true = quantity(drawn, data), quantity(own, data)

@@ -30,7 +30,7 @@ def fit_hyper(
     """Find the hyper-parameters of each output by itself.
 
     The first start is the priors' median with length scales half as long, since from long ones the optimiser may take
-    everything for noise; the others are drawn from the priors. With more than 256 rows, all starts run on 256 evenly
+    everything for noise; the others are drawn from the priors. With more than 256 rows, all starts run on 128 evenly
     spaced ones; the end that is best on all rows is where the run on all rows begins.
 
     Parameters

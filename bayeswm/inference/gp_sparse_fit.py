@@ -73,7 +73,7 @@ def fit_sparse(
 ) -> tuple[Hyper, Tensor, tuple[OutputFit, ...]]:
     """Find hyper-parameters and inducing points of each output by itself, by the variational bound.
 
-    All starts run on 256 evenly spaced rows, by the exact likelihood. From the end whose bound is best on all rows, the
+    All starts run on 128 evenly spaced rows, by the exact likelihood. From the end whose bound is best on all rows, the
     choice of inducing points and the ascent of the bound take turns (Burt et al. 2020).
 
     Parameters

@@ -2,5 +2,17 @@
 
 from bayeswm.plot.calibration import calibration_curve, coverage_by_horizon, pit_histogram
 from bayeswm.plot.fan import fan_chart
+from bayeswm.plot.monitoring import evidence_over_time
+from bayeswm.plot.reliability import pit_ecdf, reliability_diagram
+from bayeswm.plot.report import report
 
-__all__ = ["calibration_curve", "coverage_by_horizon", "fan_chart", "pit_histogram"]
+__all__ = [
+    "calibration_curve",
+    "coverage_by_horizon",
+    "evidence_over_time",
+    "fan_chart",
+    "pit_ecdf",
+    "pit_histogram",
+    "reliability_diagram",
+    "report",
+]

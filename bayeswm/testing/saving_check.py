@@ -56,14 +56,22 @@ def saved_model_answers_alike(case: Case) -> Iterator[Breach]:
 
 def _own_classes(model: DynamicsModel) -> dict[str, Any]:
     """Return what load must be told: only classes that are not the library's, so that what is in the file is used."""
-    own: dict[str, Any] = {}
-    if type(model).__name__ not in DynamicsModel.registry:
-        own["models"] = [type(model)]
-    structure = getattr(model, "structure", None)
-    if isinstance(structure, Structure):
-        foreign = [part for part in parts(structure) if part.name not in Structure.registry]
-        own["structures"] = [type(part) if _described(part) else part for part in foreign]
-    return own
+    models: list[type[DynamicsModel]] = []
+    structures: list[type[Structure] | Structure] = []
+    for one in _with_inner(model):
+        if type(one).__name__ not in DynamicsModel.registry:
+            models.append(type(one))
+        structure = getattr(one, "structure", None)
+        if isinstance(structure, Structure):
+            foreign = [part for part in parts(structure) if part.name not in Structure.registry]
+            structures += [type(part) if _described(part) else part for part in foreign]
+    return {"models": models, "structures": structures}
+
+
+def _with_inner(model: DynamicsModel) -> list[DynamicsModel]:
+    """Return a model and those that its configuration holds, as a recalibrated one does."""
+    inner = [v for v in model.state_dict()[0].values() if isinstance(v, DynamicsModel)]
+    return [model, *(one for part in inner for one in _with_inner(part))]
 
 
 def _described(structure: Structure) -> bool:

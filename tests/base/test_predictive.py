@@ -311,3 +311,19 @@ def test_warnings_point_to_the_caller():
         with pytest.warns(bwm.UndefinedWarning) as caught:
             getattr(p, name)
         assert caught[0].filename == __file__
+
+
+def test_mapped_outcomes_have_no_density_and_may_have_no_split():
+    law = Gaussian(torch.tensor([0.0, 2.0]).view(2, 1, 1), torch.ones(2, 1, 1))
+    p = Predictive(Variables([Variable("x")]), [law], torch.full((2,), 0.5).log(), exhaustive=True, time_step=1.0)
+    wide = Gaussian(2 * law.mean, 2 * law.spread)
+    kept, lost = (p.mapped([wide], particles=None, has_split=split) for split in (True, False))
+    assert float(kept.epistemic_variance) == 4
+    assert float(kept.variance) == float(lost.variance) == 8
+    for name in ("aleatoric_variance", "epistemic_variance"):
+        with pytest.warns(bwm.UndefinedWarning, match="mapped by their ranks"):
+            assert getattr(lost, name).isnan().all()
+    with pytest.raises(bwm.SpecError, match="density"):
+        kept.log_prob(torch.zeros(1, 1))
+    # what is lost once stays lost
+    assert not lost.mapped([wide], particles=None).has_split

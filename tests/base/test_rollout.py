@@ -584,3 +584,20 @@ def test_measurements_of_a_measured_state_are_the_state() -> None:
     )
     assert torch.equal(first.particles, second.particles)
     assert second.log_prob(second.mean).isfinite()
+
+
+def test_worlds_may_map_the_finished_answer():
+    class Shifted(bwm.StructureWorlds):
+        def finish(self, predictive):
+            laws = [bwm.Gaussian(law.mean + 1, law.spread) for law in predictive.laws]
+            return predictive.mapped(laws, particles=predictive.particles + 1)
+
+    plain = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.1).draw(1)
+    shifted = Shifted(plain.structure, plain.schema, plain.parameters, exhaustive=True)
+    one, other = (
+        bwm.rollout(w, torch.zeros(2), torch.zeros(3, 1), generator=torch.Generator().manual_seed(0))
+        for w in (plain, shifted)
+    )
+    # only the answer is shifted, not what later steps start from
+    assert torch.equal(other.particles, one.particles + 1)
+    assert torch.allclose(other.mean, one.mean + 1)

@@ -1,11 +1,10 @@
 """Calibration of whole models by simulation: exact inference passes, a wrong one does not."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
-from torch.distributions import LogNormal
+from torch.distributions import LogNormal, Normal
 
 import bayeswm as bwm
 from bayeswm.base import Hierarchical, SpecError
@@ -16,7 +15,6 @@ from bayeswm.structures import MLP, Linear, Pendulum
 from tests.statistical.checks import BUDGET
 
 F64 = torch.float64
-KNOWN = {"x": 0.3, "v": 0.5}
 SCHEMA = bwm.Schema(state=[bwm.Variable("x"), bwm.Variable("v")], action=[bwm.Variable("u")], time_step=0.1)
 
 
@@ -35,8 +33,9 @@ class Narrow(Inference):
         return Inferred({k: v.mean(1, keepdim=True) + 0.5 * (v - v.mean(1, keepdim=True)) for k, v in exact.items()})
 
 
-def linear(inference: Inference | None = None, *, noise: Any = KNOWN) -> bwm.BayesianDynamics:
-    return bwm.BayesianDynamics(structure=Linear(SCHEMA), noise=noise, inference=inference or Conjugate())
+def linear(inference: Inference | None = None, *, noise: object = (0.3, 0.5)) -> bwm.BayesianDynamics:
+    scale = dict(zip("xv", noise, strict=True)) if isinstance(noise, tuple) else noise
+    return bwm.BayesianDynamics(structure=Linear(SCHEMA), noise=scale, inference=inference or Conjugate())
 
 
 @pytest.mark.statistical
@@ -71,20 +70,23 @@ def test_a_design_may_be_random_and_noise_is_named_by_its_column() -> None:
 
 
 def test_a_hidden_state_needs_a_design_that_says_where_it_starts() -> None:
-    model = bwm.BayesianDynamics(
-        structure=Linear(SCHEMA), noise=0.1, sensor_noise=0.2, inference=bwm.inference.Laplace(draws=30, starts=1)
-    )
+    schema = bwm.Schema(state=[bwm.Variable("x")], time_step=0.1)
+    drift = Linear(schema, A=0.9 * torch.eye(1), c=Normal(torch.zeros(1), 1.0))
+    way = bwm.inference.Laplace(starts=1, draws=50)
+    model = bwm.BayesianDynamics(structure=drift, noise=0.1, sensor_noise=0.2, inference=way)
+    nothing = bwm.Trajectories(schema, state=torch.zeros(2, 4, 1))
     with pytest.raises(SpecError, match="function that takes worlds"):
-        sbc(model, design(), repetitions=2, draws=9)
+        sbc(model, nothing, repetitions=2, draws=9)
 
     def made(world: bwm.Worlds, g: torch.Generator) -> bwm.Trajectories:
-        start, action = torch.randn(2, 2, generator=g, dtype=F64), torch.randn(2, 4, 1, generator=g, dtype=F64)
-        paths = bwm.rollout(world, start, action, particles=1, generator=g, of="measurement").particles[0, 0]
-        first = start + 0.2 * torch.randn(2, 2, generator=g, dtype=F64)
-        return bwm.Trajectories(SCHEMA, state=torch.cat((first[:, None], paths), 1), action=action)
+        start = torch.randn(2, 1, generator=g, dtype=F64)
+        nothing = torch.zeros(2, 3, 0)
+        paths = bwm.rollout(world, start, nothing, particles=1, generator=g, of="measurement").particles[0, 0]
+        first = start + 0.2 * torch.randn(2, 1, generator=g, dtype=F64)
+        return bwm.Trajectories(schema, state=torch.cat((first[:, None], paths), 1))
 
     found = sbc(model, made, repetitions=2, draws=9)
-    assert "log_likelihood" in found["quantity"].values.tolist()
+    assert found["quantity"].values.tolist() == ["c[0]", "log_likelihood"]
 
 
 # --- priors ----------------------------------------------------------------------------------------------------------
@@ -96,10 +98,8 @@ def test_the_prior_has_the_laws_that_were_stated() -> None:
     model = bwm.BayesianDynamics(structure=Pendulum(mass=LogNormal(0.3, 0.4)), noise={"angle": 0.1, "velocity": law})
     drawn = model.prior(2000, generator=make_generator(0)).parameters
     assert torch.equal(drawn["process_noise"][:, 0], torch.full((2000,), 0.1, dtype=F64))
-    for values, (location, scale) in (
-        (drawn["mass"], (0.3, 0.4)),
-        (drawn["process_noise"][:, 1], (law.loc, law.scale)),
-    ):
+    said = ((drawn["mass"], (0.3, 0.4)), (drawn["process_noise"][:, 1], (law.loc, law.scale)))
+    for values, (location, scale) in said:
         z = (values.log() - float(location)) / float(scale)
         assert math.erfc(abs(float(z.mean())) * math.sqrt(2000 / 2)) > BUDGET
         assert math.erfc(abs(float(z.square().mean()) - 1) * math.sqrt(2000) / 2) > BUDGET
@@ -129,3 +129,4 @@ def test_a_known_system_is_its_own_prior() -> None:
     belief = bwm.KnownDynamics(structure=Pendulum(mass=LogNormal(0.0, 0.5)), noise=0.1)
     one, two = (f(4, generator=make_generator(0)).parameters["mass"] for f in (belief.prior, belief.draw))
     assert torch.equal(one, two)
+    assert Normal(0.0, 1.0).log_prob(one.log() / 0.5).isfinite().all()

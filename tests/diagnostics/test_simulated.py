@@ -1,8 +1,6 @@
 """The calibration check itself, on a normal mean: it passes the exact posterior and sees wrong ones."""
 
 import math
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -11,7 +9,6 @@ from torch import Tensor
 
 from bayeswm.base import DataError, EstimateWarning, FitError, SpecError
 from bayeswm.diagnostics import simulation_based_calibration
-from bayeswm.diagnostics.simulated import Values
 from tests.statistical.checks import BUDGET
 
 F64 = torch.float64
@@ -23,7 +20,7 @@ def prior(g: torch.Generator) -> dict[str, Tensor]:
     return {"mean": torch.randn(2, generator=g, dtype=F64)}
 
 
-def simulate(truth: Values, g: torch.Generator) -> Tensor:
+def simulate(truth: dict[str, Tensor], g: torch.Generator) -> Tensor:
     return truth["mean"] + torch.randn(N, 2, generator=g, dtype=F64)
 
 
@@ -33,11 +30,11 @@ def normal(total: Tensor, count: int, g: torch.Generator, *, widen: float = 1.0,
     return total / (count + 1) + shift * scale + widen * scale * torch.randn(DRAWS, 2, generator=g, dtype=F64)
 
 
-def log_likelihood(values: Values, data: Tensor) -> Tensor:
+def log_likelihood(values: dict[str, Tensor], data: Tensor) -> Tensor:
     return -0.5 * (data - values["mean"][:, None]).square().sum((1, 2))
 
 
-def check(posterior: Callable[[Tensor, torch.Generator], Values] | None = None, **wrong: float) -> xr.Dataset:
+def check(posterior=None, **wrong: float) -> xr.Dataset:
     def exact(data: Tensor, g: torch.Generator) -> dict[str, Tensor]:
         return {"mean": normal(data.sum(0), N, g, **wrong)}
 
@@ -140,9 +137,8 @@ def test_failed_fits_are_left_out_and_said() -> None:
 
 def test_what_makes_no_sense_is_refused() -> None:
     def run(found: dict[str, Tensor], **given: object) -> xr.Dataset:
-        settings: dict[str, Any] = {"repetitions": 2, **given}
         return simulation_based_calibration(
-            lambda g: {"x": torch.tensor(1.0)}, lambda t, g: None, lambda d, g: found, **settings
+            lambda g: {"x": torch.tensor(1.0)}, lambda t, g: None, lambda d, g: found, **{"repetitions": 2, **given}
         )
 
     with pytest.raises(SpecError, match="at least 9 draws of the posterior, got 5"):

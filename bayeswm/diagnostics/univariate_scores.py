@@ -8,8 +8,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import DataError, SpecError
+from bayeswm.base.errors import DataError
+from bayeswm.diagnostics.row_sort import sort_rows
 
+# values in work at one time: two such blocks fit into a processor's second cache
+_BLOCK = 2**16
 _SQRT_PI, _SQRT_TWO_PI = math.sqrt(math.pi), math.sqrt(2 * math.pi)
 
 
@@ -80,7 +83,7 @@ def crps_mixture(
     """
     mean, scale = torch.broadcast_tensors(mean, scale)
     count = len(mean)
-    weight = _weights(weight, mean)
+    weight = sample_weights(weight, mean)
     offset = mean - observed  # a common shift changes nothing but the rounding
     score = (weight * mean_distance(offset, scale)).sum(0)
     variance = scale.square()
@@ -127,11 +130,13 @@ def crps_samples(samples: Tensor, observed: Tensor, *, weight: Tensor | None = N
     >>> [round(float(crps_samples(draws, came, fair=f)), 4) for f in (True, False)]
     [0.3333, 0.6667]
     """
+    if weight is None and _on_numpy(samples) and _on_numpy(observed) and samples.dtype == observed.dtype:
+        return _crps_by_blocks(samples, observed, fair=fair)
     offset = samples - observed
     if weight is None:
         near, gap, loss = offset.abs().mean(0), pair_distance(offset), 1 / len(samples)
     else:
-        weight = _weights(weight, offset)
+        weight = sample_weights(weight, offset)
         near, gap = (weight * offset.abs()).sum(0), pair_distance(offset, weight)
         loss = weight.square().sum(0)
     if not fair:
@@ -139,37 +144,6 @@ def crps_samples(samples: Tensor, observed: Tensor, *, weight: Tensor | None = N
     if len(samples) == 1:
         return torch.full_like(near, float("nan"))
     return near - gap / (2 * (1 - loss))
-
-
-def interval_score(lower: Tensor, upper: Tensor, observed: Tensor, *, level: float) -> Tensor:
-    r"""Score of central prediction intervals; lower is better.
-
-    .. math:: (u - l) + \tfrac{2}{\alpha} (l - y)_+ + \tfrac{2}{\alpha} (y - u)_+, \quad \alpha = 1 - \text{level}
-
-    Parameters
-    ----------
-    lower, upper, observed : Tensor, shapes that broadcast
-        Ends of the interval and what came.
-    level : float
-        Probability that the interval is said to hold.
-
-    Returns
-    -------
-    Tensor, of the broadcast shape
-
-    References
-    ----------
-    Gneiting and Raftery (2007), eq. 43.
-
-    Examples
-    --------
-    >>> float(interval_score(torch.tensor(-1.0), torch.tensor(1.0), torch.tensor(1.5), level=0.5))
-    4.0
-    """
-    if not 0 < level < 1:
-        raise SpecError(f"expected a level between 0 and 1, got {level}; 0.9 is a 90 % interval")
-    outside = (lower - observed).clamp(min=0) + (observed - upper).clamp(min=0)
-    return upper - lower + 2 / (1 - level) * outside
 
 
 def mean_distance(offset: Tensor, scale: Tensor) -> Tensor:
@@ -208,8 +182,7 @@ def pair_distance(samples: Tensor, weight: Tensor | None = None) -> Tensor:
     """
     n = len(samples)
     rows = samples.movedim(0, -1)
-    # NumPy sorts rows about ten times faster than torch on a CPU, but knows no gradients
-    by_numpy = rows.device.type == "cpu" and not rows.requires_grad
+    by_numpy = _on_numpy(rows)
     if weight is None:
         x = torch.from_numpy(np.sort(rows.numpy(), axis=-1)) if by_numpy else rows.sort(-1).values
         rank = torch.arange(1, n + 1, dtype=x.dtype, device=x.device)
@@ -219,7 +192,56 @@ def pair_distance(samples: Tensor, weight: Tensor | None = None) -> Tensor:
     return 2 * (w * x * (2 * w.cumsum(-1) - w - w.sum(-1, keepdim=True))).sum(-1)
 
 
-def _weights(weight: Tensor | None, values: Tensor) -> Tensor:
+def _on_numpy(values: Tensor) -> bool:
+    """Whether NumPy may do the work: it sorts rows four to ten times faster than torch on a CPU, without gradients."""
+    return values.device.type == "cpu" and not values.requires_grad and values.dtype in (torch.float64, torch.float32)
+
+
+def _crps_by_blocks(samples: Tensor, observed: Tensor, *, fair: bool) -> Tensor:
+    """Return the score of equally weighted samples, some rows at a time, so that they stay in the cache."""
+    n = len(samples)
+    rows, came = samples.movedim(0, -1), observed.expand(samples.shape[1:])
+    x, y = rows.reshape(-1, n).numpy(), came.reshape(-1, 1).numpy()
+    if fair and n == 1:
+        return torch.full_like(came, float("nan"))
+    rank = (2 * np.arange(1, n + 1, dtype=x.dtype) - n - 1) / (n * (n - 1 if fair else n))
+    width = -(-n // 4) * 4 if n > 8 else n  # what is added is infinite and stays behind
+    step = max(1, min(len(x), _BLOCK // max(width, 1)))
+    room, work = np.empty((step, width), x.dtype), np.empty((step, width), x.dtype)
+    found = np.empty(len(x), x.dtype)
+    for at in range(0, len(x), step):
+        block, spare = room[: len(x) - at], work[: len(x) - at]
+        block[:, n:] = np.inf
+        np.subtract(x[at : at + step], y[at : at + step], out=block[:, :n])
+        near = np.abs(block[:, :n], out=spare[:, :n]).mean(1)
+        found[at : at + step] = near - sort_rows(block, spare)[:, :n] @ rank
+    return torch.from_numpy(found).view(came.shape)
+
+
+def sample_weights(weight: Tensor | None, values: Tensor) -> Tensor:
+    """Return weights that sum to 1 along the first axis, spread over the values.
+
+    Parameters
+    ----------
+    weight : Tensor, shape (n,) or (n, ...), optional
+        Weights; equal by default.
+    values : Tensor, shape (n, ...)
+        What is weighted.
+
+    Returns
+    -------
+    Tensor, shape (n, ...)
+
+    Raises
+    ------
+    DataError
+        If the shape does not fit, or a weight is negative or NaN.
+
+    Examples
+    --------
+    >>> sample_weights(torch.tensor([1.0, 3.0]), torch.zeros(2))
+    tensor([0.2500, 0.7500])
+    """
     if weight is None:
         return torch.full_like(values, 1 / len(values))
     if weight.shape not in ((len(values),), values.shape):

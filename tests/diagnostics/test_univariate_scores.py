@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import bayeswm as bwm
-from bayeswm.diagnostics import crps_gaussian, crps_mixture, crps_samples, crps_worlds, interval_score
+from bayeswm.diagnostics import crps_gaussian, crps_mixture, crps_samples, crps_worlds, log_score_gaussian
 
 numbers = st.floats(-5, 5, allow_subnormal=False)
 scales = st.floats(0.05, 5)
@@ -40,15 +40,6 @@ def test_expected_crps_of_a_gaussian_by_quadrature(share: float, expected: float
     assert expected == pytest.approx(math.sqrt(2 * (1 + share**2) / math.pi) - share / math.sqrt(math.pi), abs=1e-6)
 
 
-@pytest.mark.parametrize(("level", "expected"), [(0.9, 4.125426), (0.95, 4.675606)])
-def test_expected_interval_score_of_a_calibrated_gaussian(level: float, expected: float) -> None:
-    y = torch.linspace(-12, 12, 200_001, dtype=torch.float64)
-    density = torch.exp(-0.5 * y.square()) / math.sqrt(2 * math.pi)
-    z = torch.special.ndtri(one(0.5 + level / 2))
-    value = torch.trapezoid(interval_score(-z, z, y, level=level) * density, y)
-    assert float(value) == pytest.approx(expected, abs=1e-6)
-
-
 def test_a_scale_of_zero_is_a_point_whose_score_is_the_absolute_error() -> None:
     m, y = normal(10), normal(10, seed=1)
     assert torch.equal(crps_gaussian(m, torch.zeros(10).double(), y), (y - m).abs())
@@ -62,11 +53,6 @@ def test_scores_scale_with_the_data_and_ignore_shifts(
     base = crps_gaussian(one(m), one(s), one(y))
     moved = crps_gaussian(one(factor * m + shift), one(factor * s), one(factor * y + shift))
     assert float(moved) == pytest.approx(factor * float(base), rel=1e-9, abs=1e-12)
-
-
-def test_interval_score_refuses_a_level_in_per_cent() -> None:
-    with pytest.raises(bwm.SpecError, match=r"0\.9 is a 90 % interval"):
-        interval_score(one(0), one(1), one(0), level=90)
 
 
 # --- mixtures ---------------------------------------------------------------------------------------------------------
@@ -244,5 +230,64 @@ def test_scores_agree_with_scoringrules() -> None:
         assert np.allclose(crps_samples(m, y, fair=fair), theirs, atol=1e-6)
     theirs = sr.crps_ensemble(observed, m.numpy(), m_axis=0, ens_w=wide, estimator="nrg", backend="numpy")
     assert np.allclose(crps_samples(m, y, weight=w, fair=False), theirs, atol=1e-6)
-    theirs = sr.interval_score(observed, m[0].numpy() - 1, m[0].numpy() + 1, 0.1, backend="numpy")
-    assert np.allclose(interval_score(m[0] - 1, m[0] + 1, y, level=0.9), theirs, atol=1e-6)
+    props = pytest.importorskip("properscoring")
+    assert np.allclose(crps_samples(m, y, fair=False), props.crps_ensemble(observed, m.numpy().T), atol=1e-12)
+    theirs = props.crps_ensemble(observed, m.numpy().T, weights=wide.T)
+    assert np.allclose(crps_samples(m, y, weight=w, fair=False), theirs, atol=1e-12)
+    assert np.allclose(crps_gaussian(m[0], s[0], y), props.crps_gaussian(observed, m[0].numpy(), s[0].numpy()))
+
+
+def test_scores_of_gaussians_agree_with_uncertainty_toolbox() -> None:
+    toolbox = pytest.importorskip("uncertainty_toolbox")
+    m, s, y = normal(50), normal(50, seed=1).exp(), normal(50, seed=2)
+    arrays = m.numpy(), s.numpy(), y.numpy()
+    theirs = toolbox.crps_gaussian(*arrays)
+    assert float(crps_gaussian(m, s, y).mean()) == pytest.approx(float(theirs), abs=1e-6)
+    theirs = toolbox.nll_gaussian(*arrays)
+    assert -float(log_score_gaussian(m, s, y).mean()) == pytest.approx(float(theirs), abs=1e-6)
+
+
+# --- samples that are odd ---------------------------------------------------------------------------------------------
+
+
+@given(st.integers(2, 40), st.booleans(), st.integers(0, 1000))
+def test_blocks_without_gradients_and_torch_with_them_agree(n: int, fair: bool, seed: int) -> None:
+    x, y = normal(n, 3, 2, seed=seed), normal(3, 2, seed=seed + 1)
+    found = crps_samples(x, y, fair=fair)
+    assert torch.allclose(found, crps_samples(x.clone().requires_grad_(), y, fair=fair), rtol=1e-12, atol=1e-14)
+    assert torch.allclose(found, crps_samples(x, y, weight=torch.full((n,), 0.3), fair=fair), rtol=1e-12, atol=1e-14)
+    assert torch.allclose(found, crps_samples(x.float(), y.float(), fair=fair).double(), atol=1e-5)
+
+
+def test_many_rows_come_in_blocks() -> None:
+    x, y = normal(50, 2001), normal(2001, seed=1)
+    assert torch.allclose(crps_samples(x, y)[1990:], crps_samples(x[:, 1990:], y[1990:]), rtol=1e-12)
+
+
+@given(st.lists(st.sampled_from([-1.0, 0.0, 0.5]), min_size=2, max_size=8), st.sampled_from([-1.0, 0.0, 2.0]))
+def test_ties_and_zero_spread_and_absent_samples(values: list[float], y: float) -> None:
+    x = torch.tensor(values, dtype=torch.float64)
+    expected = (x - y).abs().mean() - (x[:, None] - x).abs().mean() / 2
+    assert float(crps_samples(x, one(y), fair=False)) == pytest.approx(float(expected), abs=1e-14)
+    more, weight = torch.cat((x, one(1e6)[None])), torch.cat((torch.ones(len(x)), torch.zeros(1)))
+    assert float(crps_samples(more, one(y), weight=weight)) == pytest.approx(float(crps_samples(x, one(y))), abs=1e-8)
+
+
+def test_missing_outcomes_have_no_score() -> None:
+    y = torch.tensor([float("nan"), 0.0], dtype=torch.float64)
+    assert crps_samples(normal(4, 2), y).isnan().tolist() == [True, False]
+
+
+def test_scores_are_differentiable() -> None:
+    m, s, y = normal(4), normal(4, seed=1).exp(), normal(4, seed=2)
+    inputs = [v.requires_grad_() for v in (m, s, y)]
+    assert torch.autograd.gradcheck(crps_gaussian, inputs)
+    assert torch.autograd.gradcheck(lambda m, s: crps_mixture(m, s, one(0.3)), inputs[:2])
+    weight = normal(4, seed=4).exp().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, w: crps_samples(x, one(0.3), weight=w), [m, weight])
+
+
+def test_a_missing_sample_leaves_no_score() -> None:
+    x = normal(1000, 2)
+    x[3, 0] = float("nan")
+    assert crps_samples(x, normal(2, seed=1)).isnan().tolist() == [True, False]
