@@ -6,6 +6,7 @@ from bayeswm.diagnostics.calibration import calibration, calibration_of, calibra
 from bayeswm.diagnostics.calibration_test import CalibrationTest, calibration_test, cauchy_combination
 from bayeswm.diagnostics.conformal import ConformalisedQuantile, SplitConformal, conformal_quantile
 from bayeswm.diagnostics.conformal_tube import ConformalTube
+from bayeswm.diagnostics.cross_validation import leave_future_out, loo
 from bayeswm.diagnostics.events import event_reliability
 from bayeswm.diagnostics.forecast import Forecast, forecast, forecast_of
 from bayeswm.diagnostics.groups import adversarial_groups, conditional_calibration, distance_from
@@ -17,6 +18,7 @@ from bayeswm.diagnostics.multivariate_scores import dawid_sebastiani_multivariat
 from bayeswm.diagnostics.one_step import one_step, teacher_forcing
 from bayeswm.diagnostics.pit_bands import ecdf_band
 from bayeswm.diagnostics.pointwise import crps, crps_worlds, pit
+from bayeswm.diagnostics.predictive_checks import predictive_check
 from bayeswm.diagnostics.quantile_scores import (
     dawid_sebastiani,
     interval_score,
@@ -84,11 +86,14 @@ __all__ = [
     "forecast_of",
     "interval_score",
     "interval_widths",
+    "leave_future_out",
     "log_score_gaussian",
+    "loo",
     "needed_level",
     "one_step",
     "pinball_loss",
     "pit",
+    "predictive_check",
     "rank_among",
     "recalibrate",
     "reliability",
