@@ -16,6 +16,7 @@ from bayeswm.diagnostics.joint_null import JointNull
 from bayeswm.diagnostics.monitoring import Monitor
 from bayeswm.diagnostics.multivariate_scores import dawid_sebastiani_multivariate, energy_score, variogram_score
 from bayeswm.diagnostics.one_step import one_step, teacher_forcing
+from bayeswm.diagnostics.physics import balance, lipschitz, symmetry
 from bayeswm.diagnostics.pit_bands import ecdf_band
 from bayeswm.diagnostics.pointwise import crps, crps_worlds, pit
 from bayeswm.diagnostics.predictive_checks import predictive_check
@@ -33,6 +34,7 @@ from bayeswm.diagnostics.report import report, report_of
 from bayeswm.diagnostics.sbc import sbc
 from bayeswm.diagnostics.scored_forecasts import scores
 from bayeswm.diagnostics.simulated import simulation_based_calibration
+from bayeswm.diagnostics.stability import stability
 from bayeswm.diagnostics.tube import EllipsoidTube, Tube
 from bayeswm.diagnostics.tube_coverage import tube_coverage
 from bayeswm.diagnostics.tubes import Bonferroni, Ellipsoid, Ranks, SupT
@@ -61,6 +63,7 @@ __all__ = [
     "Tube",
     "Uniformity",
     "adversarial_groups",
+    "balance",
     "calibration",
     "calibration_of",
     "calibration_of_parts",
@@ -87,6 +90,7 @@ __all__ = [
     "interval_score",
     "interval_widths",
     "leave_future_out",
+    "lipschitz",
     "log_score_gaussian",
     "loo",
     "needed_level",
@@ -102,6 +106,8 @@ __all__ = [
     "sbc",
     "scores",
     "simulation_based_calibration",
+    "stability",
+    "symmetry",
     "teacher_forcing",
     "tube_coverage",
     "uniformity",
