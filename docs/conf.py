@@ -37,7 +37,7 @@ html_math_renderer = "mathml"
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
 # Pages without pages below them have nothing to show at the side.
-html_sidebars = {name: [] for name in ("quickstart", "worlds", "architecture", "changelog")}
+html_sidebars = {name: [] for name in ("quickstart", "worlds", "validity", "architecture", "changelog")}
 
 # Pages with {code-cell} blocks run at every build, so that what they print is what the library does today.
 nb_execution_mode = "force"

@@ -7,6 +7,7 @@ from bayeswm.diagnostics.calibration_test import CalibrationTest, calibration_te
 from bayeswm.diagnostics.conformal import ConformalisedQuantile, SplitConformal, conformal_quantile
 from bayeswm.diagnostics.conformal_tube import ConformalTube
 from bayeswm.diagnostics.cross_validation import leave_future_out, loo
+from bayeswm.diagnostics.error_ranking import ood_auroc, rank_correlation, sparsification_error
 from bayeswm.diagnostics.events import event_reliability
 from bayeswm.diagnostics.forecast import Forecast, forecast, forecast_of
 from bayeswm.diagnostics.groups import adversarial_groups, conditional_calibration, distance_from
@@ -19,7 +20,7 @@ from bayeswm.diagnostics.one_step import one_step, teacher_forcing
 from bayeswm.diagnostics.physics import balance, lipschitz, symmetry
 from bayeswm.diagnostics.pit_bands import ecdf_band
 from bayeswm.diagnostics.pointwise import crps, crps_worlds, pit
-from bayeswm.diagnostics.predictive_checks import predictive_check
+from bayeswm.diagnostics.predictive_check import predictive_check
 from bayeswm.diagnostics.quantile_scores import (
     dawid_sebastiani,
     interval_score,
@@ -95,10 +96,12 @@ __all__ = [
     "loo",
     "needed_level",
     "one_step",
+    "ood_auroc",
     "pinball_loss",
     "pit",
     "predictive_check",
     "rank_among",
+    "rank_correlation",
     "recalibrate",
     "reliability",
     "report",
@@ -106,6 +109,7 @@ __all__ = [
     "sbc",
     "scores",
     "simulation_based_calibration",
+    "sparsification_error",
     "stability",
     "symmetry",
     "teacher_forcing",

@@ -16,7 +16,7 @@ from bayeswm.base.worlds import Worlds
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, Windows, forecast, forecast_of, gather
 from bayeswm.diagnostics.intervals import interval_widths
 from bayeswm.diagnostics.joint_null import JointNull
-from bayeswm.diagnostics.pointwise import crps, observed, pit
+from bayeswm.diagnostics.pointwise import central, crps, observed, pit
 from bayeswm.diagnostics.summary import Summary, as_numpy, window_coords
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
@@ -245,9 +245,7 @@ def window_scores(predictive: Predictive, outcomes: Tensor, levels: Sequence[flo
 
     found = {"pit": pit(predictive, outcomes)}
     level = torch.tensor(list(levels), dtype=found["pit"].dtype, device=x.device)
-    # an outcome lies inside the central interval just if its PIT lies inside the level around one half
-    inside = ((found["pit"] - 0.5).abs()[..., None] <= level / 2).to(x.dtype)
-    found["coverage"] = torch.where(there[..., None], inside, float("nan"))
+    found["coverage"] = central(found["pit"], level)
     found["width"] = interval_widths(predictive, levels)
     found["crps"] = crps(predictive, outcomes)
     found["mse"] = seen((x - predictive.mean).square())

@@ -13,7 +13,8 @@ from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.random import make_generator, uniform
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, gather, known
-from bayeswm.diagnostics.reliability import central, window_spread
+from bayeswm.diagnostics.pointwise import central
+from bayeswm.diagnostics.reliability import window_spread
 from bayeswm.diagnostics.summary import Summary, as_numpy, horizon_coords
 
 Group = Callable[[Forecast], Tensor]

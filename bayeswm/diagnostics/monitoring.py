@@ -14,7 +14,7 @@ from bayeswm.base.predictive import Predictive
 from bayeswm.base.schema import Variable, Variables
 from bayeswm.diagnostics.forecast import Forecasts, gather
 from bayeswm.diagnostics.intervals import quantiles
-from bayeswm.diagnostics.pointwise import pit
+from bayeswm.diagnostics.pointwise import central, pit
 from bayeswm.diagnostics.recalibration import check_level
 from bayeswm.diagnostics.summary import horizon_coords
 
@@ -223,8 +223,7 @@ class Monitor:
         if found.horizon != self.horizon:
             raise DataError(f"expected forecasts of {self.horizon} step(s), got {found.horizon}")
         place = found.values["pit"].double()
-        # an outcome lies inside the central interval just if its PIT lies inside the level around one half
-        hit = torch.where(place.isnan(), float("nan"), ((place - 0.5).abs() <= self.level / 2).double())
+        hit = central(place, torch.tensor([self.level], dtype=place.dtype, device=place.device))[..., 0]
         self._variables, self._time_step = found.variables, found.time_step
         steps = torch.arange(self.horizon)
         for recording in torch.unique(found.recording):

@@ -16,7 +16,7 @@ from bayeswm.base.trajectories import Trajectories
 from bayeswm.diagnostics.calibration import LEVELS, check_levels
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, gather, known
 from bayeswm.diagnostics.intervals import interval_widths
-from bayeswm.diagnostics.pointwise import pit
+from bayeswm.diagnostics.pointwise import central, pit
 from bayeswm.diagnostics.summary import Summary, as_numpy, window_coords
 
 
@@ -141,9 +141,8 @@ def window_teacher_forcing(part: Forecast, levels: Sequence[float]) -> dict[str,
     for prefix, one in (("", part), ("one_step_", step)):
         # where the state before was not recorded neither kind counts, so that the outcomes are the same
         value = pit(one.predictive, step.outcomes)
-        inside = ((value - 0.5).abs()[..., None] <= torch.tensor(list(levels)).to(value) / 2).to(value)
         found[f"{prefix}pit"] = value
-        found[f"{prefix}coverage"] = torch.where(value.isnan()[..., None], float("nan"), inside)
+        found[f"{prefix}coverage"] = central(value, torch.tensor(list(levels)).to(value))
         found[f"{prefix}width"] = interval_widths(one.predictive, levels)
     return found
 

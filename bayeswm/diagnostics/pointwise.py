@@ -97,6 +97,22 @@ def rounding_reach(predictive: Predictive, x: Tensor) -> Tensor:
     return torch.where(silent, rounding * x.abs().clamp(min=1.0), 0.0)
 
 
+def central(u: Tensor, level: Tensor) -> Tensor:
+    """Return whether PIT values lie in central intervals, shape (..., levels); NaN for NaN.
+
+    An outcome lies inside the central interval just if its PIT lies inside the level around one half. Those on the rim,
+    which samples alone can be, are inside whatever the rounding.
+
+    Examples
+    --------
+    >>> central(torch.tensor([0.5, 0.95, 0.99]), torch.tensor([0.9])).tolist()
+    [[1.0], [1.0], [0.0]]
+    """
+    rounding = 1e-9 if u.dtype == torch.float64 else 1e-6
+    inside = ((u - 0.5).abs()[..., None] <= level / 2 + rounding).to(u.dtype)
+    return torch.where(u.isnan()[..., None], float("nan"), inside)
+
+
 def crps(predictive: Predictive, outcomes: Tensor) -> Tensor:
     """Return the continuous ranked probability score of each step and variable, in its unit; lower is better.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from bayeswm.base.errors import SpecError
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, gather
 from bayeswm.diagnostics.pit_bands import ecdf_band
-from bayeswm.diagnostics.pointwise import observed, pit
+from bayeswm.diagnostics.pointwise import central, observed, pit
 from bayeswm.diagnostics.summary import Summary
 
 BAND = 0.95
@@ -118,18 +118,6 @@ def window_spread(part: Forecast) -> dict[str, Tensor]:
     values = {"variance": predictive.variance, "squared_error": (x - predictive.mean).square()}
     seen = {name: torch.where(there, value, float("nan")) for name, value in values.items()}
     return {"pit": pit(predictive, part.outcomes), **seen}
-
-
-def central(u: Tensor, level: Tensor) -> Tensor:
-    """Return whether PIT values lie in central intervals, shape (..., levels); NaN for NaN.
-
-    Examples
-    --------
-    >>> central(torch.tensor([0.5, 0.99]), torch.tensor([0.9])).tolist()
-    [[1.0], [0.0]]
-    """
-    inside = ((u - 0.5).abs()[..., None] <= level / 2).to(u.dtype)
-    return torch.where(u.isnan()[..., None], float("nan"), inside)
 
 
 def _binned(spread: Tensor, pair: Tensor, bins: int) -> Tensor:

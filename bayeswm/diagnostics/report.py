@@ -11,12 +11,12 @@ from bayeswm.base.errors import UndefinedWarning
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
-from bayeswm.diagnostics.calibration import LEVELS, check_levels, summarise_calibration, window_scores, with_test
+from bayeswm.diagnostics.calibration import check_levels, summarise_calibration, window_scores, with_test
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, Windows, forecast, gather
 from bayeswm.diagnostics.horizon import summarise_errors, window_changes
 from bayeswm.diagnostics.joint_null import JointNull
 from bayeswm.diagnostics.summary import Summary
-from bayeswm.diagnostics.tube_coverage import summarise_tubes, window_tubes
+from bayeswm.diagnostics.tube_coverage import window_inside
 from bayeswm.diagnostics.tubes import SupT
 from bayeswm.diagnostics.verdict import verdict
 
@@ -54,7 +54,7 @@ def report(
     Returns
     -------
     xarray.Dataset
-        As of :func:`bayeswm.diagnostics.calibration`, with
+        As of :func:`bayeswm.diagnostics.calibration` at the levels 0.5 and ``level``, with
 
         * ``r2``, ``correlation``, ``one_step_rmse`` of :func:`bayeswm.diagnostics.errors`;
         * ``epistemic_sd``, ``aleatoric_sd``, ``total_sd``: roots of the mean variances between and within worlds, by
@@ -103,14 +103,14 @@ def report_of(forecasts: Forecasts, *, level: float = 0.9, bootstrap: int = 1000
     >>> dict(report_of(bwm.diagnostics.forecast_of(r, torch.zeros(9, 2, 2))).total_sd.sizes)
     {'horizon': 2, 'variable': 2}
     """
-    levels = check_levels((*LEVELS, level))
+    levels = check_levels((0.5, level))
     null, tube = JointNull(seed=seed), SupT()
 
     def values(part: Forecast) -> dict[str, Tensor]:
         null.add(part)
         groups = {
             "calibration": window_scores(part.predictive, part.outcomes, levels),
-            "tube": window_tubes(part, tube, level=level),
+            "tube": {"inside": window_inside(part, tube, level=level)},
             "variance": window_variances(part),
             "errors": window_changes(part) if part.windows is not None else {},
         }
@@ -121,9 +121,10 @@ def report_of(forecasts: Forecasts, *, level: float = 0.9, bootstrap: int = 1000
         summarise_calibration(found.group("calibration."), levels=levels, bootstrap=bootstrap, seed=seed), null
     )
     more = [summarise_variances(found.group("variance."), bootstrap=bootstrap, seed=seed)]
-    tubes = summarise_tubes(found.group("tube."), tube, level=level, bootstrap=bootstrap, seed=seed)
-    names = ("", "_se", "_lower", "_upper")
-    more.append(tubes[[f"coverage{n}" for n in names]].rename({f"coverage{n}": f"tube_coverage{n}" for n in names}))
+    tubes = Summary(found.recording, resamples=bootstrap, seed=seed)
+    attrs = {"long_name": "share of whole trajectories inside the tube"}
+    tubes.add("tube_coverage", found.values["tube.inside"], (), attrs=attrs)
+    more.append(tubes.dataset(found, coords={}))
     if any(name.startswith("errors.") for name in found.values):
         errors = summarise_errors(found.group("errors."), bootstrap=bootstrap, seed=seed)
         more.append(errors.drop_vars([name for name in errors.data_vars if name in dataset]))

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, Windows, gather
 from bayeswm.diagnostics.intervals import interval_widths
-from bayeswm.diagnostics.pointwise import pit
+from bayeswm.diagnostics.pointwise import central, pit
 from bayeswm.diagnostics.summary import Summary
-from bayeswm.diagnostics.tube import TubeMethod, check_level
+from bayeswm.diagnostics.tube import EllipsoidTube, Tube, TubeMethod, check_level
 from bayeswm.diagnostics.tubes import SupT
 
 
@@ -103,15 +103,30 @@ def window_tubes(part: Forecast, method: TubeMethod, *, level: float) -> dict[st
     {'coverage': (3,), 'intervals_as_tube': (3,), 'pointwise_coverage': (3, 1, 2), 'width': (3, 1, 2),
     'pointwise_width': (3, 1, 2)}
     """
-    tube = method(part.predictive, level=level)
-    value = pit(part.predictive, part.outcomes)
-    lost = tube.lower.isnan() | value.isnan()
-    between = (value - 0.5).abs() <= level / 2
-    unknown = tube.grouped(lost).all(-1)
-    count = {
-        "coverage": tube.contains(torch.where(lost, float("nan"), part.outcomes.to(tube.lower))),
-        "intervals_as_tube": tube.grouped(between | lost).all(-1),
-    }
-    found = {name: torch.where(unknown, float("nan"), v.to(value)) for name, v in count.items()}
-    found["pointwise_coverage"] = torch.where(value.isnan(), float("nan"), between.to(value))
-    return found | {"width": tube.width, "pointwise_width": interval_widths(part.predictive, (level,))[..., 0]}
+    tube, value = method(part.predictive, level=level), pit(part.predictive, part.outcomes)
+    inside, lost = _inside(tube, part), tube.lower.isnan() | value.isnan()
+    between = central(value, torch.tensor([level], dtype=value.dtype, device=value.device))[..., 0] == 1
+    together = torch.where(inside.isnan(), float("nan"), tube.grouped(between | lost).all(-1).to(inside))
+    alone = torch.where(value.isnan(), float("nan"), between.to(value))
+    widths = {"width": tube.width, "pointwise_width": interval_widths(part.predictive, (level,))[..., 0]}
+    return {"coverage": inside, "intervals_as_tube": together, "pointwise_coverage": alone, **widths}
+
+
+def window_inside(part: Forecast, method: TubeMethod, *, level: float) -> Tensor:
+    """Return whether each window's whole trajectory is inside its tube: the coverage of :func:`window_tubes` alone.
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=1.0)
+    >>> one = bwm.diagnostics.forecast_of(model.predictive(torch.zeros(3, 2), torch.zeros(3, 1)), torch.zeros(3, 1, 2))
+    >>> window_inside(one, SupT(), level=0.9).tolist()
+    [1.0, 1.0, 1.0]
+    """
+    return _inside(method(part.predictive, level=level), part)
+
+
+def _inside(tube: Tube | EllipsoidTube, part: Forecast) -> Tensor:
+    lost = tube.lower.isnan() | part.outcomes.isnan()
+    inside = tube.contains(torch.where(lost, float("nan"), part.outcomes.to(tube.lower)))
+    return torch.where(tube.grouped(lost).all(-1), float("nan"), inside.to(tube.lower))

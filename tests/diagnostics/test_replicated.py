@@ -22,7 +22,7 @@ def data() -> bwm.Trajectories:
 
 def linear(a: float = 1.0, **laws: object) -> Linear:
     """The system x' = a x + u."""
-    return Linear(SCHEMA, A=a * torch.eye(1, dtype=F64), B=torch.ones(1, 1), **laws)  # pyright: ignore
+    return Linear(SCHEMA, A=a * torch.eye(1, dtype=F64), B=torch.ones(1, 1), **laws)  # pyright: ignore[reportArgumentType]
 
 
 def sum_of_actions(noise: float = 1e-9) -> bwm.Worlds:

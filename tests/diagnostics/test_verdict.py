@@ -24,7 +24,9 @@ def test_the_trust_horizon_ends_before_the_first_step_that_is_off() -> None:
     )
 
 
-def test_three_standard_errors_and_the_wrong_side() -> None:
+def test_three_standard_errors_or_two_and_the_wrong_side() -> None:
+    assert "hold at all 2 steps" in verdict(made([0.9, 0.86], 0.0201, calibration_p_value=0.01), level=0.9)
+    assert "too narrow from step 2" in verdict(made([0.9, 0.859], 0.02, calibration_p_value=0.01), level=0.9)
     assert "hold at all 2 steps" in verdict(made([0.9, 0.84], 0.0201), level=0.9)
     assert "too narrow from step 2" in verdict(made([0.9, 0.839], 0.02), level=0.9)
     assert "too wide from the first step, at 1 of 2 steps from there" in verdict(made([1.0, 0.9], 0.02), level=0.9)
