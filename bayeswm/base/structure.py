@@ -193,6 +193,23 @@ class Structure(ABC):
         """Return inputs and outputs of each layer for parameters that are the flat weights of a network."""
         return {}
 
+    def lipschitz_bound(self, parameters: Parameters, scale: Tensor) -> Tensor | None:  # noqa: ARG002
+        """Return an upper bound of how much a step can stretch the distance of two states.
+
+        Parameters
+        ----------
+        parameters : mapping of str to Tensor, shape (W, ...)
+            Parameters of each world.
+        scale : Tensor, shape (S,)
+            What distances are measured in, by column.
+
+        Returns
+        -------
+        Tensor, shape (W,), or None
+            None where none is known.
+        """
+        return None
+
     def objective(self, parameters: Parameters, data: Transitions) -> Objective:
         """Return the loss for gradient training; a structure with a faster gradient brings its own."""
         return AutogradObjective(self, parameters, data)

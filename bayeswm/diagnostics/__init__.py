@@ -6,6 +6,7 @@ from bayeswm.diagnostics.calibration import calibration, calibration_of, calibra
 from bayeswm.diagnostics.calibration_test import CalibrationTest, calibration_test, cauchy_combination
 from bayeswm.diagnostics.conformal import ConformalisedQuantile, SplitConformal, conformal_quantile
 from bayeswm.diagnostics.conformal_tube import ConformalTube
+from bayeswm.diagnostics.cross_validation import leave_future_out, loo
 from bayeswm.diagnostics.error_ranking import ood_auroc, rank_correlation, sparsification_error
 from bayeswm.diagnostics.events import event_reliability
 from bayeswm.diagnostics.forecast import Forecast, forecast, forecast_of
@@ -16,7 +17,7 @@ from bayeswm.diagnostics.joint_null import JointNull
 from bayeswm.diagnostics.monitoring import Monitor
 from bayeswm.diagnostics.multivariate_scores import dawid_sebastiani_multivariate, energy_score, variogram_score
 from bayeswm.diagnostics.one_step import one_step, teacher_forcing
-from bayeswm.diagnostics.physics import energy_residual, symmetry_residual
+from bayeswm.diagnostics.physics import balance, lipschitz, symmetry
 from bayeswm.diagnostics.pit_bands import ecdf_band
 from bayeswm.diagnostics.pointwise import crps, crps_worlds, pit
 from bayeswm.diagnostics.predictive_check import predictive_check
@@ -33,9 +34,8 @@ from bayeswm.diagnostics.reliability import reliability
 from bayeswm.diagnostics.report import report, report_of
 from bayeswm.diagnostics.sbc import sbc
 from bayeswm.diagnostics.scored_forecasts import scores
-from bayeswm.diagnostics.sensitivity import lipschitz
-from bayeswm.diagnostics.separation import stability
 from bayeswm.diagnostics.simulated import simulation_based_calibration
+from bayeswm.diagnostics.stability import stability
 from bayeswm.diagnostics.tube import EllipsoidTube, Tube
 from bayeswm.diagnostics.tube_coverage import tube_coverage
 from bayeswm.diagnostics.tubes import Bonferroni, Ellipsoid, Ranks, SupT
@@ -64,6 +64,7 @@ __all__ = [
     "Tube",
     "Uniformity",
     "adversarial_groups",
+    "balance",
     "calibration",
     "calibration_of",
     "calibration_of_parts",
@@ -81,7 +82,6 @@ __all__ = [
     "dawid_sebastiani_multivariate",
     "distance_from",
     "ecdf_band",
-    "energy_residual",
     "energy_score",
     "errors",
     "errors_of_parts",
@@ -90,8 +90,10 @@ __all__ = [
     "forecast_of",
     "interval_score",
     "interval_widths",
+    "leave_future_out",
     "lipschitz",
     "log_score_gaussian",
+    "loo",
     "needed_level",
     "one_step",
     "ood_auroc",
@@ -109,7 +111,7 @@ __all__ = [
     "simulation_based_calibration",
     "sparsification_error",
     "stability",
-    "symmetry_residual",
+    "symmetry",
     "teacher_forcing",
     "tube_coverage",
     "uniformity",

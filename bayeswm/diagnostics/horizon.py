@@ -154,7 +154,11 @@ def one_step_means(part: Forecast) -> Tensor:
     torch.Size([9, 5, 2])
     """
     (step,) = one_step(part)
-    return torch.where(step.outcomes.isnan() & ~part.outcomes.isnan(), float("nan"), step.predictive.mean)
+    mean = step.predictive.mean
+    if part.past is not None:
+        return mean
+    unknown = known(part)[0].states()[:, :-1].isnan().any(-1, keepdim=True)
+    return torch.where(unknown.to(mean.device), float("nan"), mean)
 
 
 def _moments(predicted: Tensor, recorded: Tensor) -> Tensor:

@@ -1,205 +1,282 @@
-"""Whether worlds keep the books of physics: balances of energy or momentum along rollouts, and symmetries."""
+"""Whether worlds keep to physics: how far a step stretches, balances along rollouts, and symmetries."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import xarray as xr
 from torch import Tensor
 
-from bayeswm.base.errors import DataError
-from bayeswm.base.mixture import weighted_mean
-from bayeswm.base.worlds import Worlds
-from bayeswm.diagnostics.forecast import Forecast, Forecasts, Windows, gather, known
-from bayeswm.diagnostics.sensitivity import check_states, known_carry, world_coords
-from bayeswm.diagnostics.summary import Summary, as_numpy
-
-Energy = Callable[[Tensor], Tensor]
-Work = Callable[[Tensor, Tensor], Tensor]
-Transform = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+from bayeswm.base.errors import DataError, SpecError, UnknownVariableError
+from bayeswm.base.model import DynamicsModel, finite
+from bayeswm.base.predictive import Predictive
+from bayeswm.base.worlds import StructureWorlds, Worlds
+from bayeswm.diagnostics.jacobians import markov_worlds, step_jacobian
+from bayeswm.diagnostics.summary import as_numpy, horizon_coords
 
 
-def energy_residual(
-    forecasts: Forecasts, energy: Energy, *, work: Work | None = None, bootstrap: int = 1000, seed: int = 0
+def lipschitz(
+    model: DynamicsModel | Worlds,
+    state: Tensor,
+    action: Tensor,
+    *,
+    context: Tensor | None = None,
+    scale: Tensor | None = None,
+    worlds: int = 64,
+    seed: int | torch.Generator = 0,
 ) -> xr.Dataset:
-    """Measure the energy that rollouts gain or lose beside the work done on them.
+    """Estimate how much the mean of a step stretches the distance of two states under the same action.
 
-    The residual after h steps is E(x[h]) - E(x[0]) - the work of the actions until then. Any quantity with a balance
-    will do: for a momentum, give it in place of the energy, and the impulse of the actions in place of their work.
-    Where the system itself loses energy (friction), the residual is that loss, unless ``work`` has it.
+    The largest spectral norm of the step's derivative over the given states is a lower bound of the Lipschitz constant.
+    Where the structure knows one (exact for ``Linear``, the product of the layers' norms for ``MLP``), there is an
+    upper bound too. Above 1, neighbouring states may be driven apart, step by step.
 
     Parameters
     ----------
-    forecasts : Forecast or iterable of Forecast
-        Rollouts; what came is not looked at.
-    energy : callable
-        Maps states (..., S) to the energy (...).
-    work : callable, optional
-        Maps states (..., H + 1, S), start included, and actions (..., H, A) to the work of each step, (..., H): for a
-        torque that is held during the step, ``torque * states[..., 0].diff()``. By default nothing is done.
-    bootstrap, seed : int
-        Resamples and seed of the cluster bootstrap.
-
-    Returns
-    -------
-    xarray.Dataset
-        By ``horizon``, in the unit of the energy:
-
-        * ``residual``: mean over worlds, particles and windows; closest to 0 is best;
-        * ``residual_rms``: root mean square; lower is better;
-        * ``residual_sd``: standard deviation over the worlds and particles of a window;
-        * each with ``_se``, ``_lower`` and ``_upper`` (95 %) from the cluster bootstrap over recordings.
-
-        Particles that diverged do not count.
-
-    Raises
-    ------
-    SpecError
-        If particles or (with ``work``) actions are not known, or the forecasts are of measurements.
-    DataError
-        If the shape of an energy or a work does not fit.
-
-    Examples
-    --------
-    >>> import bayeswm as bwm
-    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum(), noise=0.0)
-    >>> start = torch.randn(9, 2, generator=torch.Generator().manual_seed(0))
-    >>> swing = bwm.rollout(model, start, torch.zeros(9, 20, 1), particles=1)
-    >>> one = bwm.diagnostics.forecast_of(swing, swing.mean)
-    >>> found = energy_residual(one, lambda x: x[..., 1] ** 2 / 2 - 9.81 * torch.cos(x[..., 0]))
-    >>> bool(found.residual_rms.max() < 1e-4)
-    True
-    """
-    found = gather(forecasts, lambda part: window_energy(part, energy, work))
-    return summarise_energy(found, bootstrap=bootstrap, seed=seed)
-
-
-def summarise_energy(found: Windows, *, bootstrap: int, seed: int) -> xr.Dataset:
-    """Return :func:`energy_residual` of what :func:`window_energy` gave of each window.
-
-    Examples
-    --------
-    See :func:`energy_residual`.
-    """
-    summary = Summary(found.recording, resamples=bootstrap, seed=seed)
-    attrs = {"long_name": "mean energy residual"}
-    summary.add("residual", found.values["mean"], ("horizon",), attrs=attrs)
-    attrs = {"long_name": "root mean square of the energy residual", "better": "lower"}
-    summary.add("residual_rms", found.values["square"], ("horizon",), statistic=torch.sqrt, attrs=attrs)
-    attrs = {"long_name": "standard deviation of the energy residual over worlds and particles"}
-    summary.add("residual_sd", found.values["variance"], ("horizon",), statistic=torch.sqrt, attrs=attrs)
-    return summary.dataset(found, coords={}).drop_vars(["variable", "unit"])
-
-
-def window_energy(part: Forecast, energy: Energy, work: Work | None = None) -> dict[str, Tensor]:
-    """Return mean, mean square and variance of the energy residual in each window, shape (windows, H).
-
-    Examples
-    --------
-    >>> import bayeswm as bwm
-    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum(), noise=0.0)
-    >>> still = bwm.rollout(model, torch.zeros(1, 2), torch.zeros(1, 3, 1), particles=1)
-    >>> one = bwm.diagnostics.forecast_of(still, still.mean)
-    >>> {name: tuple(value.shape) for name, value in window_energy(one, lambda x: x[..., 1].square()).items()}
-    {'mean': (1, 3), 'square': (1, 3), 'variance': (1, 3)}
-    """
-    check_states(part)
-    predictive = part.predictive
-    particles = predictive.particles.double()
-    if predictive.initial is None:
-        raise DataError("expected rollouts that know their start, got none; make them with bayeswm.rollout()")
-    start = predictive.initial.to(particles).expand(*particles.shape[:3], -1)
-    states = torch.cat((start[..., None, :], particles), -2)
-    level = _shaped("the energy", energy(states), states.shape[:-1])
-    residual = level[..., 1:] - level[..., :1]
-    if work is not None:
-        windows, _ = known(part)
-        actions = windows.action[:, : predictive.horizon].to(particles)
-        actions = actions.expand(*particles.shape[:2], *actions.shape)
-        residual = residual - _shaped("the work", work(states, actions), residual.shape).cumsum(-1)
-    valid = residual.isfinite() & ~predictive.diverged
-
-    def average(values: Tensor) -> Tensor:
-        return weighted_mean(values[..., None], predictive.weight, valid=valid)[..., 0]
-
-    mean = average(residual)
-    return {"mean": mean, "square": average(residual.square()), "variance": average((residual - mean).square())}
-
-
-def symmetry_residual(
-    worlds: Worlds, states: Tensor, actions: Tensor, *, transform: Transform, context: Tensor | None = None
-) -> xr.Dataset:
-    """Measure how far worlds are from a symmetry T that the system should have: T f(x, u) = f(T x, T u).
-
-    f is the mean of the next state.
-
-    Parameters
-    ----------
-    worlds : Worlds
-        What to judge, as ``model.draw(64, generator=...)``.
-    states, actions : Tensor, shapes (n, S) and (n, A)
-        Where.
-    transform : callable
-        Maps a state (..., S) and an action (..., A) to what the symmetry makes of them: for a pendulum that hangs at
-        0, a reflection is ``lambda x, u: (-x, -u)``.
+    model : DynamicsModel or Worlds
+        Whose state is not hidden.
+    state : Tensor, shape (n, S)
+        Where to look, for instance states of the training data.
+    action : Tensor, shape (n, A)
+        What is done there.
     context : Tensor, shape (n, C), optional
-        Context, which the symmetry leaves as it is.
+        Context.
+    scale : Tensor, shape (S,), optional
+        What distances are measured in, by column; by default one unit of each. The norm depends on it: a metre and a
+        metre a second have no length in common.
+    worlds : int
+        How many to draw.
+    seed : int or torch.Generator
+        Source of the worlds.
 
     Returns
     -------
     xarray.Dataset
-        By ``world`` and ``variable``, in the variable's unit (angles wrapped; rotations by the columns of a change):
-        ``residual``, the mean of abs(T f(x, u) - f(T x, T u)) over the states, and ``largest``; lower is better. The
-        coordinate ``weight`` has the worlds' weights.
+        By world: ``lower_bound``, the state ``at`` which it is attained, and ``upper_bound``, NaN where none is known.
 
     Raises
     ------
-    DataError, SpecError
-        If shapes do not fit, or the worlds need more than a state to start from.
+    SpecError, DataError
+        If the state is hidden, or values do not fit.
 
     Examples
     --------
-    Gymnasium's pendulum can be mirrored, and shifting its angle changes gravity's torque.
-
     >>> import bayeswm as bwm
-    >>> worlds = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.1).draw(1)
-    >>> x, u = torch.tensor([[0.3, 1.0], [2.0, -1.0]]), torch.tensor([[1.0], [0.5]])
-    >>> symmetry_residual(worlds, x, u, transform=lambda x, u: (-x, -u)).largest.values
-    array([[0., 0.]])
-    >>> shifted = symmetry_residual(worlds, x, u, transform=lambda x, u: (x + torch.tensor([1.0, 0.0]), u))
-    >>> bool((shifted.residual > 0.01).all())
-    True
+    >>> schema = bwm.Schema(state=[bwm.Variable("x"), bwm.Variable("y")], time_step=1.0)
+    >>> shear = bwm.structures.Linear(schema, A=torch.tensor([[0.5, 3.0], [0.0, 0.5]]), c=0.0)
+    >>> found = lipschitz(bwm.KnownDynamics(structure=shear, noise=0.1), torch.zeros(1, 2), torch.zeros(1, 0))
+    >>> round(float(found["lower_bound"][0]), 3), round(float(found["upper_bound"][0]), 3)
+    (3.081, 3.081)
     """
-    carry, actions, context = known_carry(worlds, states, actions, context=context)
-    schema = worlds.schema
-    with torch.no_grad():
-        after = worlds.transition(carry, actions, context).mean
-        mirrored, _ = transform(after, actions.expand(*after.shape[:-1], -1))
-        moved, acted = transform(carry, actions.expand(*carry.shape[:-1], -1))
-        if mirrored.shape != after.shape or moved.shape != carry.shape or acted.shape[-1] != actions.shape[-1]:
-            raise DataError(
-                f"expected a transform that keeps the shapes of state {tuple(carry.shape)} and action, got "
-                f"{tuple(moved.shape)} and {tuple(acted.shape)}"
-            )
-        error = schema.state.difference(mirrored, worlds.transition(moved, acted, context).mean).abs()
-    error = error[:, 0].double()
-    names = schema.state.columns
-    coords = {"variable": list(names), "unit": ("variable", [v.unit for v in schema.state for _ in v.columns])}
-    if error.shape[-1] != len(names):  # a rotation's change has a column less than its value
-        coords = {"variable": [f"change {i}" for i in range(error.shape[-1])]}
-    attrs = {"better": "lower"}
+    drawn = markov_worlds(model, worlds, seed=seed)
+    x, action, context = _inputs(drawn, state, action, context=context)
+    unit = torch.ones(x.shape[-1]) if scale is None else torch.as_tensor(scale)
+    unit = unit.to(x)
+    if unit.shape != x.shape[-1:] or not bool((unit > 0).all()):
+        raise SpecError(f"expected a positive scale of shape ({x.shape[-1]},), got {scale}")
+    jacobian = step_jacobian(drawn, drawn.start(x), action, context)[1][:, 0]
+    norm = torch.linalg.matrix_norm(jacobian * unit / unit[:, None], 2)
+    lower, where = norm.max(1)
+    upper = torch.full_like(lower, float("nan"))
+    if isinstance(drawn, StructureWorlds):
+        known = drawn.structure.lipschitz_bound(drawn.parameters, unit)
+        upper = upper if known is None else known.to(upper)
+    variables = drawn.schema.state
     return xr.Dataset(
         {
-            "residual": (("world", "variable"), as_numpy(error.mean(1)), {"long_name": "mean residual", **attrs}),
-            "largest": (("world", "variable"), as_numpy(error.amax(1)), {"long_name": "largest residual", **attrs}),
+            "lower_bound": ("world", as_numpy(lower), {"long_name": "largest norm of the derivative at the states"}),
+            "upper_bound": ("world", as_numpy(upper), {"long_name": "upper bound of the Lipschitz constant"}),
+            "at": (("world", "variable"), as_numpy(x[where])),
         },
-        coords={**world_coords(worlds), **coords},
-        attrs={"states": error.shape[1]},
+        coords={"variable": list(variables.columns)},
+        attrs={"scale": as_numpy(unit), "states": len(x)},
     )
 
 
-def _shaped(name: str, values: Tensor, shape: torch.Size) -> Tensor:
-    if values.shape != shape:
-        raise DataError(f"expected {name} of shape {tuple(shape)}, got {tuple(values.shape)}")
-    return values
+def balance(
+    predictive: Predictive,
+    quantities: Mapping[str, Callable[[Tensor], Tensor]],
+    *,
+    rates: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
+    actions: Tensor | None = None,
+) -> xr.Dataset:
+    r"""Return how far energy, momentum or another quantity strays from its balance along a rollout.
+
+    .. math:: r_h = q(x_h) - q(x_0) - \sum_{t < h} \tfrac{\Delta t}{2} [\dot q(x_t, a_t) + \dot q(x_{t+1}, a_t)]
+
+    is 0 for a system that keeps q, or exchanges it at the given rate, up to the error of the trapezium rule, which is
+    of second order in the time step, and of the world's own integrator. A slope of the residual is energy from nowhere;
+    its spread grows with process noise.
+
+    Parameters
+    ----------
+    predictive : Predictive
+        A rollout; its process noise is not part of the balance, so that a rollout without it shows most.
+    quantities : mapping of str to callable
+        Each maps states (worlds, particles, *batch, H + 1, S) to values (worlds, particles, *batch, H + 1). Parameters
+        of the worlds may enter with the shape (worlds, 1, ..., 1).
+    rates : mapping of str to callable, optional
+        The rate at which a quantity comes in from outside, per second, from states (worlds, particles, *batch, H, S)
+        and actions (*batch, H, A): the power of an actuator less that of friction, or a force. Quantities without a
+        rate are conserved.
+    actions : Tensor, shape (*batch, H, A), optional
+        What was done; needed with rates.
+
+    Returns
+    -------
+    xarray.Dataset
+        By quantity, world and step: ``residual``, the mean over particles and starts, and ``rms``, its root mean square
+        there; ``drift``, the slope of the residual in units of the quantity a second. ``magnitude`` is the root mean
+        square of the quantity itself, to compare with. Lower is better for all in absolute value.
+
+    Raises
+    ------
+    SpecError, DataError, UnknownVariableError
+        If values do not fit, there is no start, or a rate belongs to no quantity.
+
+    Examples
+    --------
+    A mass in free fall, whose energy per mass is v^2 / 2 + g z:
+
+    >>> import bayeswm as bwm
+    >>> schema = bwm.Schema(state=[bwm.Variable("z"), bwm.Variable("v")], time_step=0.1)
+    >>> def move(x, u):
+    ...     return torch.stack((x[..., 0] + 0.1 * x[..., 1] - 0.05, x[..., 1] - 1.0), -1)
+    >>> fall = bwm.structures.FromFunction(move, schema=schema, name="fall")
+    >>> r = bwm.rollout(bwm.KnownDynamics(structure=fall), torch.zeros(2), None, horizon=20, particles=1)
+    >>> found = balance(r, {"energy": lambda x: x[..., 1] ** 2 / 2 + 10 * x[..., 0]})
+    >>> bool(abs(found["residual"]).max() < 1e-9)
+    True
+    """
+    if predictive.initial is None or predictive.horizon == 0:
+        raise SpecError("expected a rollout of at least one step with its start, got none")
+    paths = predictive.particles
+    start = predictive.initial.expand(*paths.shape[:-2], paths.shape[-1])
+    x = torch.cat((start[..., None, :], paths), -2)
+    rates = rates or {}
+    for name in rates:
+        if name not in quantities:
+            raise UnknownVariableError.of(name, quantities)
+    if rates and (actions is None or actions.shape[-2] < predictive.horizon):
+        raise SpecError("expected actions= of all steps with rates=, got none or too few")
+    alive = torch.cat((~predictive.diverged[..., :1], ~predictive.diverged), -1).expand(x.shape[:-1])
+    x = torch.where(alive[..., None], x, 0.0)
+    rows: dict[str, list[Tensor]] = {"residual": [], "rms": [], "drift": [], "magnitude": []}
+    time = predictive.time_step * torch.arange(1, predictive.horizon + 1, dtype=x.dtype, device=x.device)
+    for name, quantity in quantities.items():
+        q = quantity(x)
+        if q.shape != x.shape[:-1]:
+            raise SpecError(f"{name}: expected values of shape {tuple(x.shape[:-1])}, got {tuple(q.shape)}")
+        residual = q[..., 1:] - q[..., :1]
+        if name in rates and actions is not None:
+            done = actions[..., : predictive.horizon, :].to(x)
+            flow = rates[name](x[..., :-1, :], done) + rates[name](x[..., 1:, :], done)
+            residual = residual - (0.5 * predictive.time_step * flow).cumsum(-1)
+        residual = torch.where(alive[..., 1:], residual, float("nan")).flatten(1, -2)
+        mean = residual.nanmean(1)
+        rows["residual"].append(mean)
+        rows["rms"].append(residual.square().nanmean(1).sqrt())
+        rows["drift"].append((mean * time).sum(-1) / time.square().sum())  # through 0 at the start
+        rows["magnitude"].append(torch.where(alive, q, float("nan")).flatten(1).square().nanmean(1).sqrt())
+    by_step, by_world = ("quantity", "world", "horizon"), ("quantity", "world")
+    coords = horizon_coords(predictive.variables, steps=predictive.horizon, time_step=predictive.time_step)
+    return xr.Dataset(
+        {k: (by_step if v[0].ndim == 2 else by_world, as_numpy(torch.stack(v))) for k, v in rows.items()},
+        coords={"quantity": list(quantities), "horizon": coords["horizon"], "time": coords["time"]},
+    )
+
+
+def symmetry(
+    model: DynamicsModel | Worlds,
+    state: Tensor,
+    action: Tensor,
+    *,
+    of_state: Callable[[Tensor], Tensor],
+    of_action: Callable[[Tensor], Tensor] | None = None,
+    context: Tensor | None = None,
+    worlds: int = 64,
+    seed: int | torch.Generator = 0,
+) -> xr.Dataset:
+    r"""Return how far the mean of a step is from having a symmetry: F(T x, T a) = T F(x, a).
+
+    Parameters
+    ----------
+    model : DynamicsModel or Worlds
+        Whose state is not hidden.
+    state : Tensor, shape (n, S)
+        Where to look.
+    action : Tensor, shape (n, A)
+        What is done there.
+    of_state, of_action : callable
+        The transformation T of states (..., S) and of actions (..., A), which stay as they are by default: a mirror
+        image is ``torch.neg``, a shift along x adds to one column.
+    context : Tensor, shape (n, C), optional
+        Context.
+    worlds : int
+        How many to draw.
+    seed : int or torch.Generator
+        Source of the worlds.
+
+    Returns
+    -------
+    xarray.Dataset
+        By world and variable: ``residual``, the root mean square over the states of F(T x, T a) - T F(x, a) in the
+        variable's unit (the shorter way around for angles), ``worst``, the largest, and ``relative``, the residual as
+        a share of the root mean square change in the step. 0 is exact; lower is better.
+
+    Raises
+    ------
+    SpecError, DataError
+        If the state is hidden, or values do not fit.
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> g = torch.Generator().manual_seed(0)
+    >>> x, torque = torch.randn(50, 2, generator=g), torch.randn(50, 1, generator=g)
+    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum(), noise=0.1)
+    >>> mirror = symmetry(model, x, torque, of_state=torch.neg, of_action=torch.neg)
+    >>> bool(mirror["residual"].max() < 1e-12)
+    True
+    """
+    drawn = markov_worlds(model, worlds, seed=seed)
+    x, action, context = _inputs(drawn, state, action, context=context)
+    image, done = of_state(x), action if of_action is None else of_action(action)
+    if image.shape != x.shape or done.shape != action.shape:
+        raise SpecError(
+            f"expected transformations that keep the shapes {tuple(x.shape)} and {tuple(action.shape)}, got "
+            f"{tuple(image.shape)} and {tuple(done.shape)}"
+        )
+    with torch.no_grad():
+        before = drawn.transition(drawn.start(x), action, context).mean[:, 0]
+        after = drawn.transition(drawn.start(image), done, context).mean[:, 0]
+    variables = drawn.schema.state
+    gap = variables.difference(after, of_state(before))
+    moved = variables.difference(before, x.expand_as(before)).square().mean(1).sqrt()
+    residual = gap.square().mean(1).sqrt()
+    dims = ("world", "variable")
+    # other kinds of variables have fewer numbers to differ in than columns
+    labels = list(variables.columns) if variables.flat else list(range(gap.shape[-1]))
+    return xr.Dataset(
+        {
+            "residual": (dims, as_numpy(residual), {"better": "lower"}),
+            "worst": (dims, as_numpy(gap.abs().amax(1)), {"better": "lower"}),
+            "relative": (dims, as_numpy(residual / moved), {"better": "lower"}),
+        },
+        coords={"variable": labels},
+        attrs={"states": len(x)},
+    )
+
+
+def _inputs(
+    worlds: Worlds, state: Tensor, action: Tensor, *, context: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    schema = worlds.schema
+    x = finite("state", state, schema.state.columns, worlds=worlds)
+    if x.ndim != 2 or len(x) == 0:
+        raise DataError(f"expected states of shape (n, {schema.state.size}) with n >= 1, got {tuple(x.shape)}")
+    action = finite("action", action, schema.action.columns, worlds=worlds).expand(len(x), -1)
+    if context is not None or schema.context.size:
+        context = finite("context", context, schema.context.columns, worlds=worlds).expand(len(x), -1)
+    return x, action, context

@@ -80,6 +80,11 @@ class Linear(Structure):
         return (mean + action @ parameters["B"].mT if "B" in parameters else mean), None
 
     @override
+    def lipschitz_bound(self, parameters: Parameters, scale: Tensor) -> Tensor:
+        """Return the spectral norm of A in units of ``scale``: no bound is closer."""
+        return torch.linalg.matrix_norm(parameters["A"] * scale / scale[:, None], 2)
+
+    @override
     def config(self) -> dict[str, Any]:
         return {"schema": self._schema.to_dict(), **{name: encode(value) for name, value in self.values.items()}}
 

@@ -18,10 +18,13 @@ from bayeswm.base.random import standard_normal
 from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Parameter, Parameters, Structure
 from bayeswm.base.trajectories import Transitions
+from bayeswm.structures import networks
 from bayeswm.structures.networks import Sizes, Workspace, evaluate, run, run_back
 
 # bounds of the noise variance, in units of the variance of the change of state
 _LOWEST, _HIGHEST = math.exp(-14.0), math.exp(3.0)
+# the largest slope of SiLU, at 2.3994, rounded up
+_STEEPEST = 1.09984
 
 
 class MLP(Structure):
@@ -207,6 +210,21 @@ class MLP(Structure):
                 old = out[f"{key}_{name}"]
                 out[f"{key}_{name}"] = value.to(old.dtype).expand_as(old).clone()
         return out
+
+    @override
+    def lipschitz_bound(self, parameters: Parameters, scale: Tensor) -> Tensor:
+        """Return 1 + the product of the layers' spectral norms and of the largest slopes of SiLU.
+
+        The network adds a change to the state. Sine and cosine together move as far as their angle.
+        """
+        inputs = [i for i, v in enumerate(self._bound.state) for _ in range(v.kind.embedding_size)]
+        entry = scale[inputs] / parameters["input_scale"][:, : len(inputs)]
+        leave = parameters["change_scale"] / scale
+        matrices = [weights[:, :-1].mT for weights in networks.layers(parameters["network"], self.sizes)]
+        matrices[0] = matrices[0][..., : len(inputs)] * entry[:, None]
+        matrices[-1] = matrices[-1][:, : leave.shape[1]] * leave[..., None]
+        norms = torch.stack([torch.linalg.matrix_norm(m, 2) for m in matrices])
+        return 1 + norms.prod(0) * _STEEPEST ** len(self.hidden)
 
     @override
     def objective(self, parameters: Parameters, data: Transitions) -> MLPObjective:

@@ -1,139 +1,188 @@
-"""Balances and symmetries of systems that have them exactly, and of such that break them by a known amount."""
+"""Physics checks against exact answers: norms of matrices, balances of known systems, mirrored pendulums."""
 
 import math
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import Tensor
 
 import bayeswm as bwm
-from bayeswm.base.errors import DataError, SpecError
-from bayeswm.diagnostics import energy_residual, forecast, forecast_of, symmetry_residual
-from bayeswm.structures import RK4, Integrator, Leapfrog, Linear, Pendulum
+from bayeswm.base import DataError, SpecError, UnknownVariableError
+from bayeswm.base.random import make_generator
+from bayeswm.base.worlds import StructureWorlds
+from bayeswm.diagnostics import balance, lipschitz, symmetry
+from bayeswm.diagnostics.jacobians import step_jacobian
+from bayeswm.structures import MLP, FromFunction, Linear, Pendulum
 
-CART = bwm.Schema(
-    state=[bwm.Variable("x", unit="m"), bwm.Variable("v", unit="m/s")],
-    action=[bwm.Variable("force", unit="N")],
-    time_step=0.1,
-)
-
-
-def pendulum_energy(x: Tensor) -> Tensor:
-    """Return the energy of a point mass of 1 kg on 1 m, hanging at 0, in J."""
-    return x[..., 1].square() / 2 - 9.81 * x[..., 0].cos()
+F64 = torch.float64
+PAIR = bwm.Schema(state=[bwm.Variable("x"), bwm.Variable("v")], time_step=0.1)
 
 
-def swing(integrator: Integrator, *, time_step: float) -> float:
-    """Return the largest residual of a swing of one second."""
-    structure = Pendulum(integrator=integrator, time_step=time_step)
-    model = bwm.KnownDynamics(structure=structure, noise=0.0, dtype=torch.float64)
-    start = torch.tensor([[1.0, 0.0], [0.5, 2.0], [-2.0, 1.0], [0.1, 0.0], [0.0, 4.0]]).double()
-    path = bwm.rollout(model, start, torch.zeros(5, round(1 / time_step), 1), particles=1)
-    found = energy_residual(forecast_of(path, path.mean), pendulum_energy, bootstrap=20)
-    return float(np.abs(found.residual_rms).max())
+def normal(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=make_generator(seed), dtype=F64)
 
 
-@pytest.mark.parametrize(("integrator", "order"), [(Leapfrog(), 2), (RK4(), 4)])
-def test_a_frictionless_pendulum_keeps_its_energy_to_the_order_of_the_integrator(
-    integrator: Integrator, order: int
-) -> None:
-    coarse, fine = swing(integrator, time_step=0.02), swing(integrator, time_step=0.01)
-    assert coarse < {2: 1e-2, 4: 1e-6}[order]
-    # leading error C dt^p, the next term of relative size about dt
-    assert math.log2(coarse / fine) > order - 0.1
+def network(*, seed: int = 0, worlds: int = 4) -> StructureWorlds:
+    """Random networks of the pendulum's variables, an angle among them, with uneven scales."""
+    structure = MLP(hidden=(16, 16)).bind(Pendulum().schema)
+    values = structure.sample(worlds, make_generator(seed), F64)
+    for name in ("input_scale", "change_scale"):
+        values[name] = values[name] * (0.5 + torch.rand(values[name].shape[1:], generator=make_generator(1), dtype=F64))
+    return StructureWorlds(structure, Pendulum().schema, values, exhaustive=False)
 
 
-def cart(B: float, *, noise: float = 0.0) -> bwm.KnownDynamics:
-    """Return a cart of 2 kg under a force that is held for 0.1 s, or what a model makes of it."""
-    A = torch.tensor([[1.0, 0.1], [0.0, 1.0]], dtype=torch.float64)
-    push = torch.tensor([[0.0025], [0.05]], dtype=torch.float64)  # dt^2 / 2m, dt / m
-    structure = Linear(CART, A=A, B=B * push)
-    return bwm.KnownDynamics(structure=structure, noise={"v": noise}, dtype=torch.float64)
+# --- Lipschitz --------------------------------------------------------------------------------------------------------
 
 
-def pushed(model: bwm.KnownDynamics, *, steps: int = 5) -> bwm.Trajectories:
-    g = torch.Generator().manual_seed(0)
-    start, force = torch.randn(6, 2, generator=g).double(), torch.randn(6, steps, 1, generator=g).double()
-    path = bwm.rollout(model, start, force, particles=1, generator=g).particles[0, 0]
-    return bwm.Trajectories(CART, state=torch.cat((start[:, None], path), 1), action=force)
+def test_the_constant_of_a_linear_system_is_the_norm_of_its_matrix() -> None:
+    law = torch.distributions.Normal(torch.zeros(2, 2, dtype=F64), 1.0)
+    model = bwm.KnownDynamics(structure=Linear(PAIR, A=law), noise=0.1)
+    worlds, scale = model.draw(5, generator=make_generator(0)), torch.tensor([2.0, 0.5], dtype=F64)
+    found = lipschitz(worlds, normal(3, 2), torch.zeros(1, 0), scale=scale)
+    exact = torch.linalg.matrix_norm(worlds.parameters["A"] * scale / scale[:, None], 2)
+    torch.testing.assert_close(torch.as_tensor(found["lower_bound"].values), exact)
+    torch.testing.assert_close(torch.as_tensor(found["upper_bound"].values), exact)
 
 
-def test_a_cart_gains_the_work_of_its_force_and_the_momentum_of_its_impulse() -> None:
-    data = pushed(cart(1.0))
-
-    def parts() -> list[bwm.diagnostics.Forecast]:
-        return list(forecast(cart(1.0), data, horizon=5, chunk=4))
-
-    kinetic = energy_residual(
-        parts(), lambda x: x[..., 1].square(), work=lambda x, u: u[..., 0] * x[..., 0].diff(), bootstrap=20
-    )
-    momentum = energy_residual(parts(), lambda x: 2 * x[..., 1], work=lambda x, u: 0.1 * u[..., 0], bootstrap=20)
-    for found in (kinetic, momentum):
-        assert found.residual_rms.values == pytest.approx(0.0, abs=1e-12)
-        assert dict(found.sizes) == {"horizon": 5}
-    # a model whose force is twice too strong gains the same impulse again
-    wrong = list(forecast(cart(2.0), data, horizon=5))
-    found = energy_residual(wrong, lambda x: 2 * x[..., 1], work=lambda x, u: 0.1 * u[..., 0], bootstrap=20)
-    surplus = 0.1 * data.action[..., 0].cumsum(1)
-    assert found.residual.values == pytest.approx(surplus.mean(0).numpy())
-    assert found.residual_rms.values == pytest.approx(surplus.square().mean(0).sqrt().numpy())
-    assert found.residual_sd.values == pytest.approx(0.0, abs=1e-12)
+def test_derivatives_are_those_of_finite_differences() -> None:
+    worlds, x, u = network(), normal(4, 1, 7, 2), normal(7, 1, seed=1)
+    mean, jacobian = step_jacobian(worlds, x, u, None)
+    h = 1e-6
+    for j in range(2):
+        step = torch.zeros(2, dtype=F64)
+        step[j] = h
+        high, low = (worlds.transition(x + s * step, u).mean for s in (1, -1))
+        # central differences: error of order h^2, rounding of order 1e-16 / h
+        torch.testing.assert_close(jacobian[..., j], (high - low) / (2 * h), atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(mean, worlds.transition(x, u).mean)
+    with torch.inference_mode():
+        again = step_jacobian(worlds, x.clone(), u.clone(), None)[1]
+    torch.testing.assert_close(again.clone(), jacobian)
 
 
-def test_the_spread_is_that_of_the_particles() -> None:
-    part = next(forecast(cart(1.0, noise=0.3), pushed(cart(1.0)), horizon=5, particles=50))
-    found = energy_residual(part, lambda x: x[..., 1], work=lambda x, u: 0.05 * u[..., 0], bootstrap=20)
-    velocity = part.predictive.particles[0, ..., 1]
-    assert found.residual_sd.values == pytest.approx(velocity.var(0, unbiased=False).mean(0).sqrt().numpy())
+@pytest.mark.parametrize("seed", range(3))
+def test_the_bound_of_a_network_is_above_every_stretch(seed: int) -> None:
+    worlds, scale = network(seed=seed), torch.tensor([1.0, 4.0], dtype=F64)
+    x, u = 2 * normal(400, 2), normal(400, 1, seed=1)
+    found = lipschitz(worlds, x, u, scale=scale)
+    assert bool((found["lower_bound"] <= found["upper_bound"]).all())
+    # distances of far states under one action
+    mean = worlds.transition(worlds.start(x), u[:1].expand(400, -1)).mean[:, 0]
+    stretch = ((mean[:, 1:] - mean[:, :-1]) / scale).norm(dim=-1) / ((x[1:] - x[:-1]) / scale).norm(dim=-1)
+    assert bool((stretch.amax(1) <= torch.as_tensor(found["upper_bound"].values)).all())
 
 
-def test_what_an_energy_cannot_be() -> None:
-    part = next(forecast(cart(1.0), pushed(cart(1.0)), horizon=5))
-    with pytest.raises(DataError, match="the energy of shape"):
-        energy_residual(part, lambda x: x)
-    with pytest.raises(DataError, match="the work of shape"):
-        energy_residual(part, lambda x: x[..., 0], work=lambda x, _: x[..., 0])
-    alone = forecast_of(part.predictive, part.outcomes)
-    with pytest.raises(SpecError, match="knows its model"):
-        energy_residual(alone, lambda x: x[..., 0], work=lambda _, u: u[..., 0])
-    one_step = cart(1.0, noise=0.1).predictive(torch.zeros(2, 2), torch.zeros(2, 1))
-    with pytest.raises(SpecError, match="expected a rollout"):
-        energy_residual(forecast_of(one_step, one_step.mean), lambda x: x[..., 0])
+def test_the_lower_bound_is_attained_where_it_says() -> None:
+    # x' = sin x: the derivative is cos x
+    structure = FromFunction(lambda x, u: torch.sin(x), schema=bwm.Schema(state=[bwm.Variable("x")], time_step=1.0))
+    x = torch.tensor([[1.0], [0.5], [-2.0]], dtype=F64)
+    found = lipschitz(bwm.KnownDynamics(structure=structure, noise=0.1), x, torch.zeros(3, 0))
+    assert float(found["lower_bound"][0]) == pytest.approx(math.cos(0.5))
+    assert float(found["at"][0, 0]) == 0.5
+    assert bool(found["upper_bound"].isnull().all())  # none is known
 
 
-def reflect(x: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
-    return -x, -u
+# --- balances ---------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=20)
-@given(st.integers(0, 2**31))
-def test_a_pendulum_is_symmetric_under_reflection(seed: int) -> None:
-    g = torch.Generator().manual_seed(seed)
-    worlds = bwm.KnownDynamics(structure=Pendulum(damping=0.1), noise=0.1, dtype=torch.float64).draw(1)
-    states, actions = 3 * torch.randn(9, 2, generator=g), torch.randn(9, 1, generator=g)
-    found = symmetry_residual(worlds, states, actions, transform=reflect)
-    # sines of angles shifted by pi round apart at 1e-16 of each of four stages
-    assert found.largest.values == pytest.approx(0.0, abs=1e-13)
-    # and a whole turn changes nothing
-    turn = torch.tensor([math.tau, 0.0], dtype=torch.float64)
-    turned = symmetry_residual(worlds, states, actions, transform=lambda x, u: (x + turn, u))
-    assert turned.largest.values == pytest.approx(0.0, abs=1e-13)
+def energy(x: torch.Tensor) -> torch.Tensor:
+    return x.square().sum(-1) / 2
 
 
-def test_a_constant_force_breaks_the_reflection_by_twice_its_push() -> None:
-    structure = Linear(CART, A=torch.eye(2).double(), B=1.0, c=torch.tensor([0.0, 0.3], dtype=torch.float64))
-    worlds = bwm.KnownDynamics(structure=structure, noise=0.1, dtype=torch.float64).draw(1)
-    g = torch.Generator().manual_seed(0)
-    found = symmetry_residual(worlds, torch.randn(5, 2, generator=g), torch.randn(5, 1, generator=g), transform=reflect)
-    for values in (found.residual, found.largest):
-        assert values.sel(variable="x").values == pytest.approx(0.0, abs=1e-12)
-        assert values.sel(variable="v").values == pytest.approx(0.6)
+def schema_with_input() -> bwm.Schema:
+    return bwm.Schema(state=PAIR.state, action=[bwm.Variable("u")], time_step=0.1)
 
 
-def test_a_transform_keeps_shapes() -> None:
-    worlds = cart(1.0).draw(1)
-    with pytest.raises(DataError, match="keeps the shapes"):
-        symmetry_residual(worlds, torch.zeros(1, 2), torch.zeros(1, 1), transform=lambda x, u: (x[..., :1], u))
+def turned(gain: float = 1.0) -> bwm.KnownDynamics:
+    """The oscillator x'' = -x + u over a step of 0.1 s with the input held, exactly, times a gain."""
+    c, s = math.cos(0.1), math.sin(0.1)
+    A, B = gain * torch.tensor([[c, s], [-s, c]], dtype=F64), torch.tensor([[1 - c], [s]], dtype=F64)
+    return bwm.KnownDynamics(structure=Linear(schema_with_input(), A=A, B=B))
+
+
+def test_energy_is_kept_or_grows_as_it_must() -> None:
+    start = normal(6, 2)
+    for gain in (1.0, 1.01):
+        r = bwm.rollout(turned(gain), start, torch.zeros(50, 1), particles=1)
+        found = balance(r, {"energy": energy})
+        steps = torch.arange(1, 51, dtype=F64)
+        exact = energy(start).mean() * (gain ** (2 * steps) - 1)
+        torch.testing.assert_close(torch.as_tensor(found["residual"].values[0, 0]), exact, atol=1e-12, rtol=1e-9)
+        time = 0.1 * steps
+        slope = float((exact * time).sum() / time.square().sum())
+        assert float(found["drift"][0, 0]) == pytest.approx(slope, abs=1e-12)
+    assert float(found["rms"][0, 0, -1]) > float(found["residual"][0, 0, -1])
+
+
+def test_the_power_of_the_input_is_counted() -> None:
+    # E' = u v with v'' = -v while u is held: the trapezium rule is wrong by at most h^3 / 12 |u v| in a step
+    start, u = normal(6, 2), normal(6, 50, 1, seed=1)
+    r = bwm.rollout(turned(), start, u, particles=1)
+    without = balance(r, {"energy": energy})
+    found = balance(r, {"energy": energy}, rates={"energy": lambda x, a: a[..., 0] * x[..., 1]}, actions=u)
+    # within a step of 0.1 s the speed exceeds that at its ends by no more than a tenth of what pushes, |x| + |u|
+    speed = 1.1 * float(r.particles.norm(dim=-1).max()) + 0.1 * float(u.abs().max())
+    bound = 50 * 0.1**3 / 12 * float(u.abs().max()) * speed
+    assert float(found["rms"].max()) < bound
+    assert float(without["rms"].max()) > 10 * float(found["rms"].max())
+
+
+def test_quantities_of_several_worlds_use_their_parameters() -> None:
+    law = torch.distributions.LogNormal(torch.zeros(1, dtype=F64), 0.5)
+    # x' = x + c: momentum c m is made at the rate c / dt
+    model = bwm.KnownDynamics(structure=Linear(PAIR, A=torch.eye(2, dtype=F64), c=law.expand((2,))), noise=0.0)
+    worlds = model.draw(3, generator=make_generator(0))
+    c = worlds.parameters["c"]
+    r = bwm.rollout(worlds, normal(4, 2), None, horizon=5, particles=2, generator=make_generator(0))
+    ratio = c[:, 0].view(3, 1, 1, 1)
+    found = balance(r, {"share": lambda x: x[..., 0] / ratio})
+    exact = torch.arange(1, 6, dtype=F64).expand(3, 5)
+    torch.testing.assert_close(torch.as_tensor(found["residual"].values[0]), exact)
+
+
+def test_balances_that_make_no_sense_are_refused() -> None:
+    r = bwm.rollout(turned(), normal(6, 2), torch.zeros(5, 1), particles=1)
+    with pytest.raises(UnknownVariableError, match="energi"):
+        balance(r, {"energy": energy}, rates={"energi": lambda x, a: x[..., 0]}, actions=torch.zeros(5, 1))
+    with pytest.raises(SpecError, match="actions="):
+        balance(r, {"energy": energy}, rates={"energy": lambda x, a: x[..., 0]})
+    with pytest.raises(SpecError, match="energy: expected values of shape"):
+        balance(r, {"energy": lambda x: x})
+
+
+# --- symmetry ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_mirrored_pendulum_swings_alike_and_a_shifted_one_does_not() -> None:
+    model, x, u = bwm.KnownDynamics(structure=Pendulum(), noise=0.1), normal(50, 2), normal(50, 1, seed=1)
+    mirror = symmetry(model, x, u, of_state=torch.neg, of_action=torch.neg)
+    assert float(mirror["worst"].max()) < 1e-12
+    # a whole turn is a symmetry too, and none of an angle's numbers
+    turn = torch.tensor([2 * math.pi, 0.0], dtype=F64)
+    assert float(symmetry(model, x, u, of_state=lambda s: s + turn)["worst"].max()) < 1e-9
+    half = torch.tensor([math.pi, 0.0], dtype=F64)
+    assert float(symmetry(model, x, u, of_state=lambda s: s + half)["relative"].min()) > 0.01
+
+
+def test_a_linear_systems_residual_is_exact() -> None:
+    # x' = A x: the swap P x has the residual (A P - P A) x
+    A, x = normal(2, 2, seed=3), normal(20, 2)
+    swap = torch.tensor([[0.0, 1.0], [1.0, 0.0]], dtype=F64)
+    model = bwm.KnownDynamics(structure=Linear(PAIR, A=A), noise=0.1)
+    found = symmetry(model, x, torch.zeros(20, 0), of_state=lambda s: s @ swap)
+    gap, moved = x @ (A @ swap - swap @ A).mT, x @ (A - torch.eye(2)).mT
+    exact = gap.square().mean(0).sqrt()
+    torch.testing.assert_close(torch.as_tensor(found["residual"].values[0]), exact)
+    torch.testing.assert_close(torch.as_tensor(found["relative"].values[0]), exact / moved.square().mean(0).sqrt())
+    with pytest.raises(SpecError, match="keep the shapes"):
+        symmetry(model, x, torch.zeros(20, 0), of_state=lambda s: s[:, :1])
+
+
+def test_inputs_that_make_no_sense_are_refused() -> None:
+    model = bwm.KnownDynamics(structure=Pendulum(), noise=0.1)
+    with pytest.raises(DataError, match=r"states of shape \(n, 2\)"):
+        lipschitz(model, torch.zeros(2), torch.zeros(1))
+    with pytest.raises(SpecError, match="positive scale"):
+        lipschitz(model, torch.zeros(1, 2), torch.zeros(1, 1), scale=torch.tensor([1.0, 0.0]))
+    hidden = bwm.KnownDynamics(structure=Pendulum(), noise=0.1, sensor_noise=0.1)
+    with pytest.raises(SpecError, match="hidden state"):
+        lipschitz(hidden, torch.zeros(1, 2), torch.zeros(1, 1))
