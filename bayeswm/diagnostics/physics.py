@@ -15,6 +15,8 @@ from bayeswm.base.worlds import StructureWorlds, Worlds
 from bayeswm.diagnostics.jacobians import markov_worlds, step_jacobian
 from bayeswm.diagnostics.summary import as_numpy, horizon_coords
 
+_CHUNK = 4096  # states whose derivatives are held at once
+
 
 def lipschitz(
     model: DynamicsModel | Worlds,
@@ -75,9 +77,12 @@ def lipschitz(
     unit = unit.to(x)
     if unit.shape != x.shape[-1:] or not bool((unit > 0).all()):
         raise SpecError(f"expected a positive scale of shape ({x.shape[-1]},), got {scale}")
-    jacobian = step_jacobian(drawn, drawn.start(x), action, context)[1][:, 0]
-    norm = torch.linalg.matrix_norm(jacobian * unit / unit[:, None], 2)
-    lower, where = norm.max(1)
+    norms = list[Tensor]()
+    for rows in torch.arange(len(x), device=x.device).split(_CHUNK):
+        given = None if context is None else context[rows]
+        jacobian = step_jacobian(drawn, drawn.start(x[rows]), action[rows], given)[1][:, 0]
+        norms.append(torch.linalg.matrix_norm(jacobian * unit / unit[:, None], 2))
+    lower, where = torch.cat(norms, 1).max(1)
     upper = torch.full_like(lower, float("nan"))
     if isinstance(drawn, StructureWorlds):
         known = drawn.structure.lipschitz_bound(drawn.parameters, unit)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import xarray as xr
 
 import bayeswm as bwm
 from bayeswm.base import DataError, SpecError, UnknownVariableError
@@ -11,7 +12,7 @@ from bayeswm.base.random import make_generator
 from bayeswm.base.worlds import StructureWorlds
 from bayeswm.diagnostics import balance, lipschitz, symmetry
 from bayeswm.diagnostics.jacobians import step_jacobian
-from bayeswm.structures import MLP, FromFunction, Linear, Pendulum
+from bayeswm.structures import MLP, RK4, FromFunction, Integrator, Leapfrog, Linear, Pendulum
 
 F64 = torch.float64
 PAIR = bwm.Schema(state=[bwm.Variable("x"), bwm.Variable("v")], time_step=0.1)
@@ -41,6 +42,13 @@ def test_the_constant_of_a_linear_system_is_the_norm_of_its_matrix() -> None:
     exact = torch.linalg.matrix_norm(worlds.parameters["A"] * scale / scale[:, None], 2)
     torch.testing.assert_close(torch.as_tensor(found["lower_bound"].values), exact)
     torch.testing.assert_close(torch.as_tensor(found["upper_bound"].values), exact)
+
+
+def test_many_states_are_looked_at_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    worlds, x, u = network(), normal(7, 2), normal(7, 1, seed=1)
+    whole = lipschitz(worlds, x, u)
+    monkeypatch.setattr("bayeswm.diagnostics.physics._CHUNK", 3)
+    xr.testing.assert_allclose(lipschitz(worlds, x, u), whole, rtol=1e-12)
 
 
 def test_derivatives_are_those_of_finite_differences() -> None:
@@ -111,6 +119,22 @@ def test_energy_is_kept_or_grows_as_it_must() -> None:
         slope = float((exact * time).sum() / time.square().sum())
         assert float(found["drift"][0, 0]) == pytest.approx(slope, abs=1e-12)
     assert float(found["rms"][0, 0, -1]) > float(found["residual"][0, 0, -1])
+
+
+@pytest.mark.parametrize(("integrator", "order"), [(Leapfrog(), 2), (RK4(), 4)])
+def test_a_frictionless_pendulum_keeps_its_energy_to_the_order_of_the_integrator(
+    integrator: Integrator, order: int
+) -> None:
+    start = torch.tensor([[1.0, 0.0], [0.5, 2.0], [-2.0, 1.0]], dtype=F64)
+    worst = list[float]()
+    for time_step in (0.02, 0.01):
+        model = bwm.KnownDynamics(structure=Pendulum(integrator=integrator, time_step=time_step), noise=0.0)
+        swing = bwm.rollout(model, start, torch.zeros(round(1 / time_step), 1), particles=1)
+        found = balance(swing, {"energy": lambda x: x[..., 1].square() / 2 - 9.81 * x[..., 0].cos()})
+        worst.append(float(found["rms"].max()))
+    # the error is C dt^p at most, and the next term smaller by about dt
+    assert worst[0] < {2: 1e-2, 4: 1e-6}[order]
+    assert math.log2(worst[0] / worst[1]) > order - 0.1
 
 
 def test_the_power_of_the_input_is_counted() -> None:
