@@ -10,6 +10,7 @@ from bayeswm.diagnostics.error_ranking import ood_auroc, rank_correlation, spars
 from bayeswm.diagnostics.events import event_reliability
 from bayeswm.diagnostics.forecast import Forecast, forecast, forecast_of
 from bayeswm.diagnostics.groups import adversarial_groups, conditional_calibration, distance_from
+from bayeswm.diagnostics.growth import error_growth
 from bayeswm.diagnostics.horizon import errors, errors_of_parts
 from bayeswm.diagnostics.intervals import interval_widths
 from bayeswm.diagnostics.joint_null import JointNull
@@ -33,6 +34,7 @@ from bayeswm.diagnostics.report import report, report_of
 from bayeswm.diagnostics.sbc import sbc
 from bayeswm.diagnostics.scored_forecasts import scores
 from bayeswm.diagnostics.simulated import simulation_based_calibration
+from bayeswm.diagnostics.trust import trust_horizon
 from bayeswm.diagnostics.tube import EllipsoidTube, Tube
 from bayeswm.diagnostics.tube_coverage import tube_coverage
 from bayeswm.diagnostics.tubes import Bonferroni, Ellipsoid, Ranks, SupT
@@ -79,6 +81,7 @@ __all__ = [
     "distance_from",
     "ecdf_band",
     "energy_score",
+    "error_growth",
     "errors",
     "errors_of_parts",
     "event_reliability",
@@ -104,6 +107,7 @@ __all__ = [
     "simulation_based_calibration",
     "sparsification_error",
     "teacher_forcing",
+    "trust_horizon",
     "tube_coverage",
     "uniformity",
     "variogram_score",
