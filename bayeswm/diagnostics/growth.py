@@ -50,7 +50,7 @@ def error_growth(
         * ``ratio``: rmse / floor; NaN where the floor is 0;
         * each with ``_se``, ``_lower`` and ``_upper`` (95 %) from the cluster bootstrap over recordings.
 
-        All over the same outcomes; steps without any error do not count in a rate.
+        All over the same outcomes; steps without any error beyond rounding do not count in a rate.
 
     Raises
     ------
@@ -87,7 +87,9 @@ def window_growth(
     >>> sorted(window_growth(part, generator=torch.Generator().manual_seed(0)))
     ['error', 'floor']
     """
-    error = (part.predictive.mean - part.outcomes).double().square()
+    off = part.predictive.mean - part.outcomes
+    rounding = 16 * torch.finfo(off.dtype).eps * part.outcomes.abs()
+    error = torch.where(off.abs() <= rounding, 0.0, off).double().square()
     if perturbation is None and (part.worlds is None or part.past is not None):
         return {"error": error}
     floor = _squared_distance(part, perturbation, generator)

@@ -48,7 +48,7 @@ def trust_horizon(dataset: xr.Dataset, *, level: float = 0.9) -> xr.Dataset:
     (array([3., 3.]), 3.0)
     """
     off = coverage_is_off(dataset, level=level).transpose("variable", "horizon").values
-    judged = np.isfinite(at_level(dataset, level)["coverage_se"]).any("horizon").values
+    judged = at_level(dataset, level)["coverage_se"].notnull().any("horizon").values
     time = np.concatenate(([0.0], dataset["time"].values))
     steps = np.where(off.any(-1), off.argmax(-1), off.shape[-1])
     first = int(steps.min())
@@ -82,7 +82,7 @@ def coverage_is_off(dataset: xr.Dataset, *, level: float) -> xr.DataArray:
     refuted = float(dataset.attrs.get("calibration_p_value", 1.0)) < 0.05
     far = _ERRORS if refuted else _ERRORS_ALONE
     # an error that is NaN shows nothing, and makes the comparison false
-    return np.abs(at["coverage"] - level) > far * np.maximum(at["coverage_se"], least)
+    return abs(at["coverage"] - level) > far * at["coverage_se"].clip(min=least)
 
 
 def at_level(dataset: xr.Dataset, level: float) -> xr.Dataset:

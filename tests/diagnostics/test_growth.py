@@ -95,12 +95,13 @@ def test_what_was_not_recorded_does_not_count_and_no_error_has_no_rate() -> None
     state = data.state.clone()
     state[:, 3:, 0] = float("nan")
     state[:, 1:, 1] = state[:, :1, 1]
-    missing = bwm.Trajectories(data.schema, state=state, action=data.action)
+    missing = bwm.Trajectories(data.schema, state=state, action=data.action, allow_missing=True)
     still = system(noise=0.0, factors=(1.2, 1.0))
     found = error_growth(forecast(still, missing, horizon=STEPS), perturbation=[0.1, 0.0], bootstrap=20)
     assert found.floor.sel(variable="x").isnull().values.tolist() == [False] * 2 + [True] * 4
     assert found.floor_rate.sel(variable="x").item() == pytest.approx(math.log(1.2) / DT, abs=1e-6)
-    assert math.isnan(found.rate.sel(variable="v").item())
+    assert found.rate.isnull().all()
+    assert (found.rmse.sel(variable="v") == 0).all()
     assert found.ratio.sel(variable="v").isnull().all()
 
 

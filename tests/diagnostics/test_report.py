@@ -88,7 +88,7 @@ def test_the_epistemic_share_is_that_of_the_mean_variances() -> None:
     schema = bwm.Schema(state=[bwm.Variable("x"), bwm.Variable("v")], time_step=0.1)
     law = torch.distributions.Normal(torch.eye(2).double(), 0.3 * torch.eye(2).double() + 1e-12)
     model = bwm.KnownDynamics(structure=bwm.structures.Linear(schema, A=law), noise=0.4)
-    start = torch.tensor([2.0, 0.0]).double().expand(4, 2)
+    start = torch.tensor([2.0, 0.0]).double().expand(6, 2)
     g = torch.Generator().manual_seed(0)
     p = bwm.rollout(model, start, worlds=2000, particles=2, horizon=1, generator=g)
     r = report_of(forecast_of(p, start[:, None]), bootstrap=20)
