@@ -8,6 +8,7 @@ import torch
 import bayeswm as bwm
 from bayeswm.diagnostics import error_growth, forecast, forecast_of
 from tests.diagnostics.recordings import Linear
+from tests.models import sensed
 
 DT, STEPS, RATES = 0.1, 6, (1.2, 0.7)
 START = 1.0 + torch.rand(12, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -91,6 +92,15 @@ def test_without_worlds_there_is_no_floor() -> None:
     assert found.sizes == {"horizon": STEPS, "variable": 2}
     with pytest.raises(bwm.SpecError, match="knows its model"):
         error_growth(alone, perturbation=[0.1, 0.1])
+
+
+def test_a_hidden_state_has_errors_and_no_floor() -> None:
+    data, model = sensed.record(episodes=6, steps=8), sensed.model()
+    found = error_growth(forecast(model, data, horizon=3), bootstrap=20)
+    assert "floor" not in found
+    assert (found.rmse > 0).all()
+    with pytest.raises(bwm.SpecError, match="state is hidden"):
+        error_growth(forecast(model, data, horizon=3), perturbation=[0.1, 0.1])
 
 
 def test_what_was_not_recorded_does_not_count_and_no_error_has_no_rate() -> None:
