@@ -11,6 +11,7 @@ from bayeswm.diagnostics.error_ranking import ood_auroc, rank_correlation, spars
 from bayeswm.diagnostics.events import event_reliability
 from bayeswm.diagnostics.forecast import Forecast, forecast, forecast_of
 from bayeswm.diagnostics.groups import adversarial_groups, conditional_calibration, distance_from
+from bayeswm.diagnostics.growth import error_growth
 from bayeswm.diagnostics.horizon import errors, errors_of_parts
 from bayeswm.diagnostics.intervals import interval_widths
 from bayeswm.diagnostics.joint_null import JointNull
@@ -36,6 +37,7 @@ from bayeswm.diagnostics.sbc import sbc
 from bayeswm.diagnostics.scored_forecasts import scores
 from bayeswm.diagnostics.simulated import simulation_based_calibration
 from bayeswm.diagnostics.stability import stability
+from bayeswm.diagnostics.trust import trust_horizon
 from bayeswm.diagnostics.tube import EllipsoidTube, Tube
 from bayeswm.diagnostics.tube_coverage import tube_coverage
 from bayeswm.diagnostics.tubes import Bonferroni, Ellipsoid, Ranks, SupT
@@ -83,6 +85,7 @@ __all__ = [
     "distance_from",
     "ecdf_band",
     "energy_score",
+    "error_growth",
     "errors",
     "errors_of_parts",
     "event_reliability",
@@ -113,6 +116,7 @@ __all__ = [
     "stability",
     "symmetry",
     "teacher_forcing",
+    "trust_horizon",
     "tube_coverage",
     "uniformity",
     "variogram_score",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 
+import torch
 import xarray as xr
 from torch import Tensor
 
@@ -59,6 +60,8 @@ def report(
         * ``r2``, ``correlation``, ``one_step_rmse`` of :func:`bayeswm.diagnostics.errors`;
         * ``epistemic_sd``, ``aleatoric_sd``, ``total_sd``: roots of the mean variances between and within worlds, by
           horizon and variable, in the variable's unit; absent where the parts are undefined;
+        * ``epistemic_share``: mean variance between worlds over mean total variance, between 0 and 1: what more data
+          could remove; NaN where there is no variance;
         * ``tube_coverage``: share of whole trajectories inside the sup-t tube;
         * the attribute ``verdict``: sentences with numbers.
 
@@ -168,4 +171,13 @@ def summarise_variances(found: Windows, *, bootstrap: int, seed: int) -> xr.Data
         attrs = {"long_name": f"root of the mean variance, {kind[name]}"}
         dims = ("horizon", "variable")
         summary.add(f"{name}_sd", values, dims, statistic=lambda mean: mean.clamp(min=0).sqrt(), attrs=attrs)
+    if "epistemic" in found.values and "total" in found.values:
+        both = torch.stack([found.values[name] for name in ("epistemic", "total")], 1)
+        attrs = {"long_name": "share of the mean variance that is between worlds"}
+        summary.add("epistemic_share", both, ("horizon", "variable"), statistic=_share, attrs=attrs)
     return summary.dataset(found, coords={})
+
+
+def _share(mean: Tensor) -> Tensor:
+    total = torch.where(mean[:, 1] > 0, mean[:, 1], float("nan"))
+    return (mean[:, 0] / total).clamp(0, 1)  # Monte Carlo error can make an estimate of a variance negative

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-# standard errors between a coverage and its level, where the test of all steps together rejects and where it does not
-_ERRORS, _ERRORS_ALONE = 2.0, 3.0
+from bayeswm.diagnostics.trust import at_level, coverage_is_off
+
 # recordings below which a bootstrap of them tells little
 _FEW = 10
 
@@ -14,11 +14,8 @@ _FEW = 10
 def verdict(dataset: xr.Dataset, *, level: float) -> str:
     """Return a report's findings as sentences with numbers, a line for each variable and one for all together.
 
-    A coverage is called too low or too high where it is more than two standard errors from the level, if the test of
-    calibration over all steps and variables rejects at 5 %, or three if it does not: one of many steps is two off by
-    chance. The trust horizon ends before the first step at which it is. The standard error is that of the cluster
-    bootstrap, or that of as many independent windows where this is larger; that it rests on fewer than 10 recordings is
-    said.
+    When a coverage is called too low or too high, and where the trust horizon ends, is the rule of
+    :func:`bayeswm.diagnostics.trust_horizon`. That its standard errors rest on fewer than 10 recordings is said.
 
     Parameters
     ----------
@@ -41,11 +38,9 @@ def verdict(dataset: xr.Dataset, *, level: float) -> str:
     >>> print(verdict(found, level=0.9).splitlines()[0])
     angle: 90 % intervals hold at all 3 steps (0.15 s; 90 % to 92 % inside).
     """
-    at = dataset.isel(level=int(np.abs(dataset["level"].values - level).argmin()))
-    least = float(np.sqrt(level * (1 - level) / dataset.attrs["windows"]))
-    refuted = float(dataset.attrs.get("calibration_p_value", 1.0)) < 0.05
-    far = _ERRORS if refuted else _ERRORS_ALONE
-    lines = [_line(at.sel(variable=name), level=level, least=least, far=far) for name in dataset["variable"].values]
+    at, off = at_level(dataset, level), coverage_is_off(dataset, level=level)
+    names = dataset["variable"].values
+    lines = [_line(at.sel(variable=name), off.sel(variable=name).values, level=level) for name in names]
     few = int(dataset.attrs["recordings"])
     if 1 < few < _FEW:
         lines.append(f"All this rests on {few} recordings only.")
@@ -63,14 +58,13 @@ def verdict(dataset: xr.Dataset, *, level: float) -> str:
     return "\n".join(lines)
 
 
-def _line(at: xr.Dataset, *, level: float, least: float, far: float) -> str:
+def _line(at: xr.Dataset, wrong: np.ndarray, *, level: float) -> str:
     name, steps, time = str(at["variable"].item()), at["horizon"].values, at["time"].values
     value, error = at["coverage"].values, at["coverage_se"].values
     begin = f"{name}: {_share(level)} intervals "
     if not np.isfinite(error).any():
         inside = " and ".join(_share(v) for v in value[[0, -1]])
         return f"{begin}cannot be judged from a single recording ({inside} inside at the first and the last step)."
-    wrong = np.abs(value - level) > far * np.maximum(error, least)
     if not wrong.any():
         among = f"{_share(value.min())} to {_share(value.max())} inside"
         return f"{begin}hold at all {len(steps)} steps ({time[-1]:.3g} s; {among})."

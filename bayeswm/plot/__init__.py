@@ -5,6 +5,7 @@ from bayeswm.plot.fan import fan_chart
 from bayeswm.plot.monitoring import evidence_over_time
 from bayeswm.plot.reliability import pit_ecdf, reliability_diagram
 from bayeswm.plot.report import report
+from bayeswm.plot.tube import tube_chart
 
 __all__ = [
     "calibration_curve",
@@ -15,4 +16,5 @@ __all__ = [
     "pit_histogram",
     "reliability_diagram",
     "report",
+    "tube_chart",
 ]

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import DataError, SpecError, UndefinedWarning
+from bayeswm.base.errors import SpecError, UndefinedWarning
 from bayeswm.base.predictive import Predictive
 from bayeswm.plot.axes import AMBER, BLUE, INK, axes_or_new, percent, plain, with_unit
+from bayeswm.plot.rows import chosen_row, common_start, one_record
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,12 +74,13 @@ def fan_chart(
     if predictive.horizon == 0:
         raise SpecError("expected a predictive over at least 1 step, got horizon 0; there is nothing to draw")
     levels = sorted(levels, reverse=True)
-    observed = None if observed is None else _one_record(predictive, observed, row)
-    predictive = _one_row(predictive, row)
+    observed = None if observed is None else one_record(predictive, observed, row)
+    index = chosen_row(predictive, row)
+    predictive = predictive if index is None else predictive[index]
     ax = axes_or_new(ax)
 
     steps = np.arange(predictive.horizon + 1) * predictive.time_step
-    start = _start(predictive, column)
+    start = common_start(predictive, column)
     time = steps[1:] if start is None else steps
 
     def with_start(values: Tensor) -> np.ndarray:
@@ -114,43 +116,6 @@ def fan_chart(
     plain(ax)
     ax.legend(frameon=False, fontsize="small", handlelength=1.4, loc="best")
     return ax
-
-
-def _one_row(predictive: Predictive, row: int | None) -> Predictive:
-    batch = predictive.batch_shape
-    if len(batch) == 0:
-        if row is not None:
-            raise SpecError(f"expected no row for a single predictive, got row={row}")
-        return predictive
-    if len(batch) > 1:
-        raise SpecError(f"expected at most one batch axis, got batch shape {batch}; index the predictive first")
-    (count,) = batch
-    if row is None:
-        if count != 1:
-            raise SpecError(f"expected row= to choose one of {count} forecasts, got none")
-        row = 0
-    if not -count <= row < count:
-        raise SpecError(f"expected a row below {count}, got {row}")
-    return predictive[row]
-
-
-def _one_record(predictive: Predictive, observed: Tensor, row: int | None) -> Tensor:
-    batch, h, s = predictive.batch_shape, predictive.horizon, predictive.variables.size
-    if observed.ndim == 3 and len(batch) == 1 and len(observed) == batch[0]:
-        observed = observed[0 if row is None else row]
-    if tuple(observed.shape) not in ((h, s), (h + 1, s)):
-        raise DataError(
-            f"expected observed of shape ({h}, {s}), or ({h + 1}, {s}) with the start, got {tuple(observed.shape)}"
-        )
-    return observed
-
-
-def _start(predictive: Predictive, column: int) -> float | None:
-    """Return where all particles start, or None where that is not one point."""
-    if predictive.initial is None:
-        return None
-    at = predictive.initial[..., column].detach().double()
-    return float(at.mean()) if float(at.max() - at.min()) == 0 else None
 
 
 def _epistemic_share(predictive: Predictive) -> Tensor | None:

@@ -6,7 +6,8 @@ import xarray as xr
 
 import bayeswm as bwm
 from bayeswm.diagnostics import calibration, errors, forecast, forecast_of, report, report_of, tube_coverage
-from bayeswm.diagnostics.report import window_variances
+from bayeswm.diagnostics.forecast import gather
+from bayeswm.diagnostics.report import summarise_variances, window_variances
 from tests.diagnostics.recordings import Linear
 
 SETTINGS = {"worlds": 1, "particles": 100, "seed": 3}
@@ -80,3 +81,25 @@ def test_a_predictive_alone_has_no_errors_of_one_step(linear: Linear) -> None:
     assert "one_step_rmse" not in r
     assert "rmse" in r
     assert "too wide" in r.attrs["verdict"]  # every outcome is the mean
+
+
+def test_the_epistemic_share_is_that_of_the_mean_variances() -> None:
+    # one step of x' = a x + e from x = 2: a has sd 0.3, e 0.4; share 0.36 / (0.36 + 0.16), and 0 from x = 0
+    schema = bwm.Schema(state=[bwm.Variable("x"), bwm.Variable("v")], time_step=0.1)
+    law = torch.distributions.Normal(torch.eye(2).double(), 0.3 * torch.eye(2).double() + 1e-12)
+    model = bwm.KnownDynamics(structure=bwm.structures.Linear(schema, A=law), noise=0.4)
+    start = torch.tensor([2.0, 0.0]).double().expand(6, 2)
+    g = torch.Generator().manual_seed(0)
+    p = bwm.rollout(model, start, worlds=2000, particles=2, horizon=1, generator=g)
+    r = report_of(forecast_of(p, start[:, None]), bootstrap=20)
+    # 2000 worlds: the variance between them has a relative error of sqrt(2 / 2000) = 0.032, which moves the share by
+    # 0.032 * 0.69 * 0.31 = 0.007
+    assert r.epistemic_share.values[0] == pytest.approx([0.36 / 0.52, 0.0], abs=0.03)
+    assert r.epistemic_share.values == pytest.approx((r.epistemic_sd**2 / r.total_sd**2).values, abs=1e-9)
+
+
+def test_no_variance_has_no_share() -> None:
+    model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.0)
+    p = model.predictive(torch.zeros(6, 2), torch.zeros(6, 1))
+    found = gather(forecast_of(p, torch.zeros(6, 1, 2)), window_variances)
+    assert summarise_variances(found, bootstrap=20, seed=0).epistemic_share.isnull().all()
