@@ -33,7 +33,7 @@ _FEWEST = 3  # units: without one of them, the others must still show a spread
 class SupT:
     """The tube mean +- c standard deviations, with one c for all steps and variables.
 
-    c is the quantile of the largest standardised deviation of a trajectory, max |x - m| / s. Finite draws are taken
+    c is the quantile of the largest standardised deviation of a trajectory, max abs(x - m) / s. Finite draws are taken
     honestly: each one's deviation is from the mean and in the standard deviations of the others, as that of a new
     trajectory is, and the new one takes its share of the probability, 1 / (n + 1) of n draws, at infinity. Where worlds
     are drawn, all particles of a world are left out together.
