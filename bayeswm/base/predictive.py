@@ -139,6 +139,11 @@ class Predictive:
         return tuple(self.laws[0].mean.shape[2:-1]) if self.laws else ()
 
     @property
+    def sampled(self) -> bool:
+        """Whether there are :attr:`particles`: not for one step of which only the law was asked."""
+        return self._paths is not None
+
+    @property
     def particles(self) -> Tensor:
         """Sampled trajectories, shape (worlds, particles, *batch, horizon, variable).
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import Predictive
+from bayeswm.diagnostics.levels import check_level
 from bayeswm.diagnostics.maps import NormalScores
 from bayeswm.diagnostics.pointwise import pit
 from bayeswm.diagnostics.recalibrated import RecalibratedModel
-from bayeswm.diagnostics.recalibration import check_level
 
 # the highest level that a recalibrated model is given; the interval of level 1 would be infinite
 _HIGHEST = 0.9999

@@ -8,7 +8,6 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from bayeswm.base.errors import SpecError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.trajectories import Trajectories
@@ -16,6 +15,7 @@ from bayeswm.base.worlds import Worlds
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, Windows, forecast, forecast_of, gather
 from bayeswm.diagnostics.intervals import interval_widths
 from bayeswm.diagnostics.joint_null import JointNull
+from bayeswm.diagnostics.levels import check_levels
 from bayeswm.diagnostics.pointwise import central, crps, observed, pit
 from bayeswm.diagnostics.summary import Summary, as_numpy, window_coords
 
@@ -253,25 +253,6 @@ def window_scores(predictive: Predictive, outcomes: Tensor, levels: Sequence[flo
         score = predictive.log_score(x, marginal=True)
         found["log_score"] = seen(score.value)
         found["log_score_mc_se"], found["log_score_kernels"] = seen(score.standard_error), seen(score.kernels)
-    return found
-
-
-def check_levels(levels: Sequence[float]) -> tuple[float, ...]:
-    """Return the levels in rising order, without repeats.
-
-    Raises
-    ------
-    SpecError
-        If there is none, or one is not between 0 and 1.
-
-    Examples
-    --------
-    >>> check_levels([0.9, 0.5])
-    (0.5, 0.9)
-    """
-    found = tuple(sorted({float(v) for v in levels}))
-    if not found or not all(0 < v < 1 for v in found):
-        raise SpecError(f"expected levels between 0 and 1, got {levels}; 0.9 is a 90 % interval")
     return found
 
 

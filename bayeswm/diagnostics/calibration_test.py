@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bayeswm.base.errors import DataError
+from bayeswm.diagnostics.row_sort import sorted_rows
 
 _EDGE = 2.0**-53  # PIT values of 0 and 1 count as the nearest that have a finite normal score
 
@@ -266,8 +266,7 @@ def _smallest(p_values: Tensor) -> Tensor:
 def _shares(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return the shares of entries along the first axis that are as small or smaller, and as large or larger."""
     rows = values.movedim(0, -1).contiguous()
-    # NumPy sorts rows about ten times faster than torch on a CPU
-    ordered = torch.from_numpy(np.sort(rows.numpy(), axis=-1)) if rows.device.type == "cpu" else rows.sort(-1).values
+    ordered = sorted_rows(rows)
     small = torch.searchsorted(ordered, rows, right=True)
     large = len(values) - torch.searchsorted(ordered, rows)
     low, high = ((count.double() / len(values)).movedim(-1, 0) for count in (small, large))

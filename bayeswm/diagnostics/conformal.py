@@ -10,11 +10,13 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import DataError
+from bayeswm.diagnostics.draws import recording_quantile, recording_weights
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, gather
 from bayeswm.diagnostics.intervals import quantiles
+from bayeswm.diagnostics.levels import check_level
 from bayeswm.diagnostics.maps import Stretch, TwoSided, as_points
 from bayeswm.diagnostics.pointwise import observed
-from bayeswm.diagnostics.recalibration import Recalibration, check_level, check_reached, needed_factor
+from bayeswm.diagnostics.recalibration import Recalibration, check_reached, needed_factor
 from bayeswm.diagnostics.tubes import SupT
 
 _LEAST_FACTOR = 1e-6
@@ -59,21 +61,14 @@ def conformal_quantile(scores: Tensor, level: float, *, recording: Tensor) -> Te
     if scores.shape[:1] != recording.shape:
         raise DataError(f"expected one recording a window ({len(scores)}), got {tuple(recording.shape)}")
     flat = scores.reshape(len(scores), -1)
-    there = (~flat.isnan()).double()
-    index = torch.unique(recording, return_inverse=True)[1].to(flat.device)
-    windows = there.new_zeros(int(index.max()) + 1 if len(index) else 1, flat.shape[1]).index_add(0, index, there)
-    recordings = (windows > 0).sum(0)
-    weight = there / windows[index].clamp(min=1) / (recordings + 1)
-    ordered, order = torch.where(flat.isnan(), float("inf"), flat).sort(0)
-    reached = weight.gather(0, order).cumsum(0) >= level - 1e-12
-    if not bool(reached.any(0).all()):
-        least = math.ceil(level / (1 - level) - 1e-9)
+    recordings = int(recording_weights(~flat.isnan(), recording)[1].min())
+    least = math.ceil(level / (1 - level) - 1e-9)
+    if recordings < least:
         raise DataError(
-            f"expected {least} recordings or more for a level of {level:g}, got {int(recordings.min())}; record "
+            f"expected {least} recordings or more for a level of {level:g}, got {recordings}; record "
             "more, or pass a lower level"
         )
-    found = ordered.gather(0, reached.to(torch.int8).argmax(0, keepdim=True))
-    return found[0].view(scores.shape[1:])
+    return recording_quantile(flat, level, recording=recording).view(scores.shape[1:])
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from bayeswm.base.errors import DataError, EstimateWarning, SpecError
 from bayeswm.base.predictive import Predictive
-from bayeswm.diagnostics.draws import upper_quantile
+from bayeswm.diagnostics.draws import recording_quantile
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, gather
+from bayeswm.diagnostics.levels import check_level
 from bayeswm.diagnostics.pointwise import observed
-from bayeswm.diagnostics.tube import AXES, Tube, check_level, check_over, grouped, reach_of, ungrouped
+from bayeswm.diagnostics.tube import AXES, Tube, check_over, grouped, reach_of, ungrouped
 
 
 class ConformalTube:
@@ -102,10 +103,7 @@ class ConformalTube:
         check_level(level)
         if self._scores is None:
             raise SpecError("expected calibration forecasts first, got none; call .fit(forecasts)")
-        weight, units = _shares(~self._scores.isnan(), self._recording)
-        # what has no score has no weight either: its place does not matter
-        scores = torch.where(self._scores.isnan(), 0.0, self._scores)
-        return upper_quantile(scores, weight, level, units=units)
+        return recording_quantile(self._scores, level, recording=self._recording)
 
     def __call__(self, predictive: Predictive, *, level: float) -> Tube:
         """Return the tube that holds ``level`` of the probability, for every window of a batch.
@@ -138,11 +136,3 @@ class ConformalTube:
             variables=predictive.variables,
             time_step=predictive.time_step,
         )
-
-
-def _shares(there: Tensor, recording: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the weight of each window, (windows, groups), equal for recordings, and how many recordings there are."""
-    row = torch.unique(recording, return_inverse=True)[1]
-    count = torch.zeros(int(row.max()) + 1, there.shape[1], dtype=torch.float64).index_add(0, row, there.double())
-    units = (count > 0).sum(0).double()
-    return there.double() / count[row].clamp(min=1) / units, units

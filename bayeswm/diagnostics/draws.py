@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bayeswm.base.errors import SpecError
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import make_generator, standard_normal
+from bayeswm.diagnostics.ranks import weight_of_each
+from bayeswm.diagnostics.row_sort import order_of_rows
 
 _DRAWS = 4096  # of one step that was not sampled
 _WORK = 2**22  # numbers of the windows that are in work at one time
@@ -64,10 +65,10 @@ def draws_of(predictive: Predictive) -> Iterator[Draws]:
     clustered = worlds > 1 and not predictive.exhaustive and not predictive.fresh_worlds
     step = max(1, _WORK // max(1, flat[:, :, 0].numel()))
     for at in range(0, windows, step):
-        some, there = flat[:, :, at : at + step].double(), alive[:, :, at : at + step].double()
-        weight = predictive.weight.double().view(-1, 1, 1) * there / there.sum(1, keepdim=True).clamp(min=1)
+        some, there = flat[:, :, at : at + step].double(), alive[:, :, at : at + step]
+        weight = weight_of_each(predictive.weight.double(), there)
         weight = weight / weight.sum((0, 1))  # 0 / 0 = NaN where every particle diverged
-        some = torch.where(there[..., None, None] > 0, some, some.nan_to_num(0.0, 0.0, 0.0))
+        some = torch.where(there[..., None, None], some, some.nan_to_num(0.0, 0.0, 0.0))
         if not clustered:
             some, weight = some.flatten(0, 1)[:, None], weight.flatten(0, 1)[:, None]
         yield Draws(some, weight)
@@ -76,7 +77,7 @@ def draws_of(predictive: Predictive) -> Iterator[Draws]:
 def _paths(predictive: Predictive) -> Tensor:
     if predictive.horizon == 0:
         raise SpecError("expected a predictive over at least 1 step, got horizon 0; there is nothing to hold")
-    if predictive._paths is not None:
+    if predictive.sampled:
         return predictive.particles
     if predictive.horizon > 1:
         raise SpecError(
@@ -86,7 +87,7 @@ def _paths(predictive: Predictive) -> Tensor:
     law, worlds = predictive.laws[0], predictive.worlds
     shape = (worlds, -(-_DRAWS // worlds), *predictive.batch_shape, law.noise_size)
     noise = standard_normal(shape, make_generator(0), dtype=law.mean.dtype, device=law.mean.device)
-    pushed, view = law.push(noise), predictive._view
+    pushed, view = law.push(noise), predictive.view
     return (pushed if view is None else view(pushed))[..., None, :]
 
 
@@ -123,7 +124,7 @@ def upper_quantile(scores: Tensor, weight: Tensor, level: float, *, units: Tenso
     [5.0, 9.0, inf]
     """
     rows = scores.movedim(0, -1)
-    order = torch.from_numpy(np.argsort(rows.cpu().numpy(), axis=-1)).to(rows.device)
+    order = order_of_rows(rows.detach())
     reached = weight.expand_as(scores).movedim(0, -1).gather(-1, order).cumsum(-1)
     enough = reached >= (level * (1 + 1 / units.double()) - 1e-10)[..., None]
     first = enough.to(torch.int8).argmax(-1)
@@ -159,3 +160,51 @@ def draw_quantile(scores: Tensor, weight: Tensor, level: float) -> Tensor:
     """
     units = 1 / weight.sum(1).square().sum(0)
     return upper_quantile(scores.flatten(0, 1), weight.flatten(0, 1)[..., None], level, units=units[..., None])
+
+
+def recording_quantile(scores: Tensor, level: float, *, recording: Tensor) -> Tensor:
+    """Return :func:`upper_quantile` of scores of windows, with the recording as the unit: its windows share its weight.
+
+    Parameters
+    ----------
+    scores : Tensor, shape (windows, groups)
+        NaN for windows that do not count.
+    level : float
+        Probability.
+    recording : Tensor, shape (windows,)
+        Which recording a window is of.
+
+    Returns
+    -------
+    Tensor, shape (groups,)
+        Infinite where recordings are too few.
+
+    Examples
+    --------
+    >>> scores = torch.arange(1.0, 20.0)[:, None]
+    >>> recording_quantile(scores, 0.9, recording=torch.arange(19)), recording_quantile(scores[:8], 0.9,
+    ...     recording=torch.arange(8))
+    (tensor([18.]), tensor([inf]))
+    """
+    there = ~scores.isnan()
+    weight, units = recording_weights(there, recording)
+    # what has no score has no weight either: its place does not matter
+    return upper_quantile(torch.where(there, scores, 0.0), weight, level, units=units)
+
+
+def recording_weights(there: Tensor, recording: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the weight of each window, (windows, groups), equal for recordings, and how many recordings there are.
+
+    Examples
+    --------
+    >>> weight, units = recording_weights(torch.ones(3, 1).bool(), torch.tensor([7, 7, 9]))
+    >>> weight[:, 0].tolist(), units.tolist()
+    ([0.25, 0.25, 0.5], [2.0])
+    """
+    row = torch.unique(recording, return_inverse=True)[1].to(there.device)
+    size = int(row.max()) + 1 if len(row) else 1
+    count = torch.zeros(size, there.shape[1], dtype=torch.float64, device=there.device).index_add(
+        0, row, there.double()
+    )
+    units = (count > 0).sum(0).double()
+    return there.double() / count[row].clamp(min=1) / units, units

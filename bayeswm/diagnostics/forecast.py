@@ -18,6 +18,7 @@ from bayeswm.base.rollout import rollout
 from bayeswm.base.schema import Variables
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
+from bayeswm.diagnostics.pointwise import check_outcomes
 
 # Bytes of particles and laws in one part: large enough for batched speed, small enough for any machine.
 _PART = 2**26
@@ -74,17 +75,26 @@ def forecast_of(predictive: Predictive, outcomes: Tensor, *, recording: Tensor |
     torch.Size([20])
     """
     batch = predictive.batch_shape
-    shape = (*batch, predictive.horizon, predictive.variables.size)
-    if tuple(outcomes.shape) != shape:
-        raise DataError(
-            f"expected outcomes of shape {shape}, as the predictive has (*batch, horizon, variable), "
-            f"got {tuple(outcomes.shape)}; x[1..H] without the start"
-        )
+    check_outcomes(predictive, outcomes)
     if recording is not None and tuple(recording.shape) != batch:
         raise DataError(f"expected recordings of shape {batch}, got {tuple(recording.shape)}")
     count = math.prod(batch)
     recording = torch.arange(count) if recording is None else recording.reshape(-1)
-    return Forecast(predictive.flatten(), outcomes.reshape(count, *shape[-2:]), recording)
+    return Forecast(predictive.flatten(), outcomes.reshape(count, *outcomes.shape[-2:]), recording)
+
+
+def parts_of(forecasts: Forecasts) -> Iterable[Forecast]:
+    """Return forecasts one by one, whether one or several were given.
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=1.0)
+    >>> one = forecast_of(model.predictive(torch.zeros(2), torch.zeros(1)), torch.zeros(1, 2))
+    >>> len(list(parts_of(one))), len(list(parts_of([one, one])))
+    (1, 2)
+    """
+    return [forecasts] if isinstance(forecasts, Forecast) else forecasts
 
 
 class Windows(NamedTuple):
@@ -136,7 +146,7 @@ def gather(forecasts: Forecasts, values: Callable[[Forecast], Mapping[str, Tenso
     found: list[Mapping[str, Tensor]] = []
     recording, start = list[Tensor](), list[Tensor]()
     head: Predictive | None = None
-    for part in [forecasts] if isinstance(forecasts, Forecast) else forecasts:
+    for part in parts_of(forecasts):
         head = part.predictive
         found.append(values(part))
         recording.append(part.recording.cpu())

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import DataError, SpecError
+from bayeswm.base.errors import DataError
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import make_generator, systematic
 from bayeswm.diagnostics.calibration_test import (
@@ -19,6 +18,7 @@ from bayeswm.diagnostics.calibration_test import (
 )
 from bayeswm.diagnostics.forecast import Forecast
 from bayeswm.diagnostics.pointwise import observed, pit, rounding_reach
+from bayeswm.diagnostics.row_sort import sorted_rows
 
 SIMULATIONS = 999
 _POOL = 128  # simulated trajectories a window, at least one in each world
@@ -81,8 +81,7 @@ class JointNull:
         if len(rows) == 0:
             return
         predictive, outcomes = part.predictive[rows], part.outcomes[rows]
-        paths = _paths(predictive)
-        if paths is None:
+        if not predictive.sampled:
             self.simulated = False
             self._observed = _plus(self._observed, normal_sums(pit(predictive, outcomes)))
             return
@@ -226,22 +225,12 @@ def _cumulated(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return sorted rows, and the weight of what lies below each place, with one place more."""
     start = torch.zeros_like(values[..., :1])
     if bool((weight == weight.flatten()[0]).all()):
-        # NumPy sorts rows about ten times faster than torch on a CPU
-        cpu = values.device.type == "cpu"
-        ordered = torch.from_numpy(np.sort(values.numpy(), axis=-1)) if cpu else values.sort(-1).values
+        ordered = sorted_rows(values)
         count = values.shape[-1]
         below = torch.arange(count + 1, dtype=values.dtype, device=values.device) / count
         return ordered, below.expand(*values.shape[:-1], count + 1)
     ordered, order = values.sort(-1)
     return ordered, torch.cat((start, weight.gather(-1, order).cumsum(-1)), -1)
-
-
-def _paths(predictive: Predictive) -> Tensor | None:
-    """Return the particles, or None where nothing was sampled."""
-    try:
-        return predictive.particles
-    except SpecError:
-        return None
 
 
 def _plus(sums: NormalSums | None, more: NormalSums) -> NormalSums:

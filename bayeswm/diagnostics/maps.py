@@ -99,7 +99,7 @@ class Stretch(OutcomeMap):
             for h, law in enumerate(predictive.laws)
         ]
         particles = None
-        if has_particles(predictive):
+        if predictive.sampled:
             factor = self.tensors["factor"][: predictive.horizon].to(center)
             particles = center + factor * (predictive.particles - center)
         return predictive.mapped(laws, particles=particles)
@@ -199,23 +199,6 @@ def scores_among(rows: Tensor, among: Any) -> Tensor:
     """
     index = torch.searchsorted(among.values.detach().contiguous(), rows.detach().double().contiguous())
     return among.scores.gather(-1, index.clamp(max=rows.shape[-1] - 1))
-
-
-def has_particles(predictive: Predictive) -> bool:
-    """Return whether a predictive was sampled.
-
-    Examples
-    --------
-    >>> import bayeswm as bwm
-    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.01)
-    >>> has_particles(model.predictive(torch.zeros(2), torch.zeros(1)))
-    False
-    """
-    try:
-        _ = predictive.particles
-    except SpecError:
-        return False
-    return True
 
 
 def as_points(predictive: Predictive, particles: Tensor | None = None, *, has_split: bool = True) -> Predictive:

@@ -14,8 +14,8 @@ from bayeswm.base.predictive import Predictive
 from bayeswm.base.schema import Variable, Variables
 from bayeswm.diagnostics.forecast import Forecasts, gather
 from bayeswm.diagnostics.intervals import quantiles
+from bayeswm.diagnostics.levels import check_level
 from bayeswm.diagnostics.pointwise import central, pit
-from bayeswm.diagnostics.recalibration import check_level
 from bayeswm.diagnostics.summary import horizon_coords
 
 # alternatives that are bet on, on either side

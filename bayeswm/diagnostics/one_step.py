@@ -13,9 +13,10 @@ from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import make_generator, standard_normal
 from bayeswm.base.rollout import rollout
 from bayeswm.base.trajectories import Trajectories
-from bayeswm.diagnostics.calibration import LEVELS, check_levels
-from bayeswm.diagnostics.forecast import Forecast, Forecasts, gather, known
+from bayeswm.diagnostics.calibration import LEVELS
+from bayeswm.diagnostics.forecast import Forecast, Forecasts, gather, known, parts_of
 from bayeswm.diagnostics.intervals import interval_widths
+from bayeswm.diagnostics.levels import check_levels
 from bayeswm.diagnostics.pointwise import central, pit
 from bayeswm.diagnostics.summary import Summary, as_numpy, window_coords
 
@@ -50,7 +51,7 @@ def one_step(forecasts: Forecasts) -> Iterator[Forecast]:
     >>> part.predictive.stddev[0, :, 0].numpy().round(3).tolist()  # it does not grow
     [0.01, 0.01, 0.01, 0.01, 0.01]
     """
-    for part in [forecasts] if isinstance(forecasts, Forecast) else forecasts:
+    for part in parts_of(forecasts):
         windows, worlds = known(part)
         with torch.no_grad():
             if part.past is None:

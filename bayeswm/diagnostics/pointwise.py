@@ -11,6 +11,27 @@ from bayeswm.base.predictive import Predictive
 from bayeswm.diagnostics.univariate_scores import crps_mixture, crps_samples, pair_distance
 
 
+def check_outcomes(predictive: Predictive, outcomes: Tensor) -> None:
+    """Refuse outcomes whose shape is not that of a predictive.
+
+    Raises
+    ------
+    DataError
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=1.0)
+    >>> check_outcomes(model.predictive(torch.zeros(2), torch.zeros(1)), torch.zeros(1, 2))
+    """
+    shape = (*predictive.batch_shape, predictive.horizon, predictive.variables.size)
+    if tuple(outcomes.shape) != shape:
+        raise DataError(
+            f"expected outcomes of shape {shape}, as the predictive has (*batch, horizon, variable), "
+            f"got {tuple(outcomes.shape)}; x[1..H] without the start"
+        )
+
+
 def observed(predictive: Predictive, outcomes: Tensor) -> tuple[Tensor, Tensor]:
     """Return the outcomes with gaps filled in, and where they were recorded; each of shape (*batch, H, S).
 
@@ -21,12 +42,7 @@ def observed(predictive: Predictive, outcomes: Tensor) -> tuple[Tensor, Tensor]:
     DataError
         If the shape is not that of the predictive, or a value is infinite.
     """
-    shape = (*predictive.batch_shape, predictive.horizon, predictive.variables.size)
-    if tuple(outcomes.shape) != shape:
-        raise DataError(
-            f"expected outcomes of shape {shape}, as the predictive has (*batch, horizon, variable), "
-            f"got {tuple(outcomes.shape)}; x[1..H] without the start"
-        )
+    check_outcomes(predictive, outcomes)
     if bool(outcomes.isinf().any()):
         index = tuple(outcomes.isinf().nonzero()[0].tolist())
         raise DataError(f"expected finite outcomes (NaN for what was not recorded), got infinity first at {index}")

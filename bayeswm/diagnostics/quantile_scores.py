@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import DataError, SpecError
+from bayeswm.diagnostics.levels import check_level
 
 
 def interval_score(lower: Tensor, upper: Tensor, observed: Tensor, *, level: float) -> Tensor:
@@ -41,8 +42,7 @@ def interval_score(lower: Tensor, upper: Tensor, observed: Tensor, *, level: flo
     >>> float(interval_score(torch.tensor(-1.0), torch.tensor(1.0), torch.tensor(1.5), level=0.5))
     4.0
     """
-    if not 0 < level < 1:
-        raise SpecError(f"expected a level between 0 and 1, got {level}; 0.9 is a 90 % interval")
+    check_level(level)
     outside = (lower - observed).clamp(min=0) + (observed - upper).clamp(min=0)
     return upper - lower + 2 / (1 - level) * outside
 

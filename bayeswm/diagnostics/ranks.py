@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
+
+from bayeswm.diagnostics.row_sort import order_of_rows
 
 # beyond these scores no probability is told from 0 or 1
 _END = 8.0
@@ -46,7 +47,7 @@ def ranked(samples: Tensor, weight: Tensor) -> Ranked:
     """
     counts = (weight > 0) & samples.isfinite()
     x = torch.where(counts, samples, float("inf"))
-    order = _order(x.detach())
+    order = order_of_rows(x.detach())
     share = torch.where(counts, weight, 0.0).double()
     total = share.sum(-1, keepdim=True)
     share = share / torch.where(total > 0, total, 1.0)
@@ -156,10 +157,3 @@ def _middle(x: Tensor, among: Tensor, share: Tensor) -> Tensor:
     below = edges.gather(-1, torch.searchsorted(among, x))
     upto = edges.gather(-1, torch.searchsorted(among, x, right=True))
     return torch.special.ndtri((0.5 * (below + upto)).clamp(0, 1)).clamp(-_END, _END)
-
-
-def _order(x: Tensor) -> Tensor:
-    # NumPy sorts about ten times faster than torch on a CPU
-    if x.device.type == "cpu":
-        return torch.from_numpy(np.argsort(x.numpy(), axis=-1))
-    return x.argsort(-1)

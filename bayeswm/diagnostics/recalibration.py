@@ -15,6 +15,7 @@ from bayeswm.base.model import DynamicsModel
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, Windows, forecast, gather
 from bayeswm.diagnostics.intervals import quantiles
+from bayeswm.diagnostics.levels import check_level
 from bayeswm.diagnostics.maps import NormalScores, OutcomeMap, Stretch
 from bayeswm.diagnostics.pointwise import observed
 from bayeswm.diagnostics.ranks import ranked, scores_of, weight_of_each
@@ -280,21 +281,6 @@ def needed_factor(distance: Tensor, reach: Tensor, *, size: Tensor) -> Tensor:
     met = distance.abs() <= rounding * size.abs().clamp(min=1.0)
     out = distance.abs() / torch.where(silent, 1.0, reach)
     return torch.where(silent, torch.where(met, 0.0, float("inf")), out)
-
-
-def check_level(level: float) -> None:
-    """Refuse a level that is no share.
-
-    Raises
-    ------
-    SpecError
-
-    Examples
-    --------
-    >>> check_level(0.9)
-    """
-    if not 0 < level < 1:
-        raise SpecError(f"expected a level between 0 and 1, got {level}; 0.9 is a 90 % interval")
 
 
 def check_enough(count: Tensor, found: Windows) -> None:

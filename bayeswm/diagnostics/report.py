@@ -12,10 +12,11 @@ from bayeswm.base.errors import UndefinedWarning
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
-from bayeswm.diagnostics.calibration import check_levels, summarise_calibration, window_scores, with_test
+from bayeswm.diagnostics.calibration import summarise_calibration, window_scores, with_test
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, Windows, forecast, gather
 from bayeswm.diagnostics.horizon import summarise_errors, window_changes
 from bayeswm.diagnostics.joint_null import JointNull
+from bayeswm.diagnostics.levels import check_levels
 from bayeswm.diagnostics.summary import Summary
 from bayeswm.diagnostics.tube_coverage import window_inside
 from bayeswm.diagnostics.tubes import SupT

@@ -1,4 +1,4 @@
-"""Sorting of many rows in NumPy, the faster of two ways on the processor at hand."""
+"""Sorting of many rows: by NumPy on a CPU, and there the faster of two ways on the processor at hand."""
 
 from __future__ import annotations
 
@@ -7,9 +7,43 @@ import time
 
 import numpy as np
 import torch
+from torch import Tensor
 
 # up to this many float64 NumPy sorts in registers; beyond it partitions first, by stores that are slow on Zen 4
 _REGISTERS = 256
+
+
+def by_numpy(rows: Tensor) -> bool:
+    """Whether NumPy may sort: on a CPU it is four to ten times faster than torch, but knows no gradients.
+
+    Examples
+    --------
+    >>> by_numpy(torch.zeros(3)), by_numpy(torch.zeros(3, requires_grad=True))
+    (True, False)
+    """
+    return rows.device.type == "cpu" and not rows.requires_grad and rows.dtype in (torch.float64, torch.float32)
+
+
+def sorted_rows(rows: Tensor) -> Tensor:
+    """Return the last axis in rising order, NaN last.
+
+    Examples
+    --------
+    >>> sorted_rows(torch.tensor([3.0, 1.0, 2.0])).tolist()
+    [1.0, 2.0, 3.0]
+    """
+    return torch.from_numpy(np.sort(rows.numpy(), axis=-1)) if by_numpy(rows) else rows.sort(-1).values
+
+
+def order_of_rows(rows: Tensor) -> Tensor:
+    """Return the indices that put the last axis into rising order, NaN last.
+
+    Examples
+    --------
+    >>> order_of_rows(torch.tensor([3.0, 1.0, 2.0])).tolist()
+    [1, 2, 0]
+    """
+    return torch.from_numpy(np.argsort(rows.numpy(), axis=-1)) if by_numpy(rows) else rows.argsort(-1)
 
 
 def sort_rows(block: np.ndarray, work: np.ndarray) -> np.ndarray:

@@ -13,9 +13,10 @@ from torch import Tensor
 from bayeswm.base.errors import SpecError
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import make_generator
-from bayeswm.diagnostics.calibration import LEVELS, check_levels
+from bayeswm.diagnostics.calibration import LEVELS
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, gather
 from bayeswm.diagnostics.intervals import quantiles
+from bayeswm.diagnostics.levels import check_levels
 from bayeswm.diagnostics.multivariate_scores import energy_score, pair_norm, variogram_score
 from bayeswm.diagnostics.pointwise import crps, mean_distance_of_worlds, observed, spread_out
 from bayeswm.diagnostics.quantile_scores import dawid_sebastiani, interval_score, pinball_loss, weighted_interval_score
@@ -327,12 +328,11 @@ class _Draws(NamedTuple):
 
 
 def _draws(p: Predictive, generator: torch.Generator) -> _Draws:
-    try:
-        samples = p.particles
-    except SpecError:  # a single step that was not sampled
+    if not p.sampled:
         samples = p.sample(_DRAWS, generator=generator)[None]
         lost = torch.zeros(samples.shape[:-1], dtype=torch.bool, device=samples.device)
         return _Draws(samples, lost, torch.ones_like(p.weight[:1]), 0)
+    samples = p.particles
     lost = p.diverged | ~samples.isfinite().all(-1)
     return _Draws(samples, lost, p.weight, 1 if p.fresh_worlds else p.horizon)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bayeswm.base.errors import BayeswmWarning, DataError, EstimateWarning, FitError, SpecError
 from bayeswm.base.random import make_generator, uniform
+from bayeswm.diagnostics.levels import check_level
 from bayeswm.diagnostics.summary import as_numpy
 from bayeswm.diagnostics.uniformity import rank_among, uniformity
 
@@ -104,8 +105,8 @@ def simulation_based_calibration(
     """
     if repetitions < 2 or draws < 2:
         raise SpecError(f"expected repetitions >= 2 and draws >= 2, got {repetitions} and {draws}")
-    if any(not 0 < level < 1 for level in levels):
-        raise SpecError(f"expected levels between 0 and 1, got {list(levels)}; 0.9 is a 90 % interval")
+    for level in levels:
+        check_level(level)
     generator = make_generator(seed)
     rows: dict[int, dict[str, Tensor]] = {}
     fixed: dict[str, bool] = {}

@@ -231,24 +231,6 @@ def check_over(over: Sequence[str]) -> tuple[str, ...]:
     return found
 
 
-def check_level(level: float) -> float:
-    """Return the level.
-
-    Raises
-    ------
-    SpecError
-        If it is not between 0 and 1.
-
-    Examples
-    --------
-    >>> check_level(0.9)
-    0.9
-    """
-    if not 0 < level < 1:
-        raise SpecError(f"expected a level between 0 and 1, got {level}; 0.9 is a 90 % tube")
-    return level
-
-
 def grouped(values: Tensor, over: Sequence[str]) -> Tensor:
     """Return values (..., H, S) as (..., groups, K), with what is held together in the last axis.
 

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, Windows, gather
 from bayeswm.diagnostics.intervals import interval_widths
+from bayeswm.diagnostics.levels import check_level
 from bayeswm.diagnostics.pointwise import central, pit
 from bayeswm.diagnostics.summary import Summary
-from bayeswm.diagnostics.tube import EllipsoidTube, Tube, TubeMethod, check_level
+from bayeswm.diagnostics.tube import EllipsoidTube, Tube, TubeMethod
 from bayeswm.diagnostics.tubes import SupT
 
 

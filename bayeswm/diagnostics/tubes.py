@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,11 +13,12 @@ from bayeswm.base.errors import EstimateWarning
 from bayeswm.base.predictive import Predictive
 from bayeswm.diagnostics.draws import draw_quantile, draws_of
 from bayeswm.diagnostics.intervals import quantiles
+from bayeswm.diagnostics.levels import check_level
+from bayeswm.diagnostics.row_sort import order_of_rows
 from bayeswm.diagnostics.tube import (
     AXES,
     EllipsoidTube,
     Tube,
-    check_level,
     check_over,
     grouped,
     reach_of,
@@ -300,7 +300,7 @@ def _tails(rows: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _sorted(rows: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    order = torch.from_numpy(np.argsort(rows.cpu().numpy(), axis=-1)).to(rows.device)
+    order = order_of_rows(rows.detach())
     return rows.gather(-1, order), weight.gather(-1, order).cumsum(-1)
 
 
