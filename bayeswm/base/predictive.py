@@ -174,29 +174,8 @@ class Predictive:
         """Return part of the first batch axis."""
         if not self.batch_shape:
             raise SpecError("expected a batch to index, got a single predictive")
-
-        def pick(values: Tensor) -> Tensor:
-            return values[:, :, index]
-
-        initial = self.initial
-        if initial is not None:
-            initial = pick(initial.expand(*initial.shape[:2], *self.batch_shape, initial.shape[-1]))
-        return Predictive(
-            self.variables,
-            [law.map(pick) for law in self.laws],
-            self.log_weight,
-            exhaustive=self.exhaustive,
-            time_step=self.time_step,
-            particles=None if self._paths is None else self._paths[:, :, :, index],
-            initial=initial,
-            diverged=None if self._diverged is None else self._diverged[:, :, :, index],
-            resolved=self._resolved,
-            fresh_worlds=self.fresh_worlds,
-            joint=None if self._joint is None else self._joint.part(index),
-            has_density=self.has_density,
-            has_split=self.has_split,
-            view=self._view,
-        )
+        joint = None if self._joint is None else self._joint.part(index)
+        return self._rows(lambda values, axis: values[(slice(None),) * axis + (index,)], joint=joint)
 
     def flatten(self) -> Predictive:
         """Return this with all batch axes as one; unless it has one already, without the joint density."""
@@ -204,11 +183,19 @@ class Predictive:
         if lead == 1:
             return self
 
-        def merge(values: Tensor) -> Tensor:
-            return values.reshape(*values.shape[:2], -1, *values.shape[2 + lead :])
+        def merge(values: Tensor, axis: int) -> Tensor:
+            return values.flatten(axis, axis + lead - 1) if lead else values.unsqueeze(axis)
+
+        return self._rows(merge, joint=None)
+
+    def _rows(self, change: Callable[[Tensor, int], Tensor], *, joint: Joint | None) -> Predictive:
+        """Return this with other batch axes: ``change`` maps tensors whose batch begins at an axis."""
+        batch, initial = self.batch_shape, self.initial
+        if initial is not None:
+            initial = initial.expand(torch.broadcast_shapes(initial.shape, (1, 1, *batch, 1)))
 
         def whole(values: Tensor) -> Tensor:
-            return merge(values.expand(*values.shape[:2], *self.batch_shape, *values.shape[2 + lead :]))
+            return change(values.expand(*values.shape[:2], *batch, *values.shape[2 + len(batch) :]), 2)
 
         return Predictive(
             self.variables,
@@ -216,11 +203,12 @@ class Predictive:
             self.log_weight,
             exhaustive=self.exhaustive,
             time_step=self.time_step,
-            particles=None if self._paths is None else torch.stack([merge(v) for v in self._paths]),
-            initial=None if self.initial is None else whole(self.initial),
-            diverged=None if self._diverged is None else torch.stack([merge(v) for v in self._diverged]),
+            particles=None if self._paths is None else change(self._paths, 3),
+            initial=None if initial is None else change(initial, 2),
+            diverged=None if self._diverged is None else change(self._diverged, 3),
             resolved=self._resolved,
             fresh_worlds=self.fresh_worlds,
+            joint=joint,
             has_density=self.has_density,
             has_split=self.has_split,
             view=self._view,
