@@ -60,6 +60,11 @@ class Tube:
         self.variables = variables
         self.time_step = time_step
 
+    def __repr__(self) -> str:
+        steps, batch = self.lower.shape[-2], tuple(self.lower.shape[:-2])
+        names = ", ".join(self.variables.columns)
+        return f"Tube({100 * self.level:g} %, batch {batch}, {steps} steps, ({names}))"
+
     @property
     def width(self) -> Tensor:
         """Width at each step in each variable's unit, shape (*batch, H, S); lower is sharper."""

@@ -153,3 +153,9 @@ def test_whitening_of_a_singular_correlation_is_its_pseudo_inverse() -> None:
     matrix = root @ root.T
     white = whitening(matrix)
     assert torch.allclose(white @ white.T, torch.linalg.pinv(matrix, hermitian=True), rtol=1e-8, atol=1e-10)
+
+
+def test_it_says_what_it_is() -> None:
+    tube = unit_box(3, 4, 2)
+    names = ", ".join(tube.variables.columns)
+    assert repr(tube) == f"Tube(90 %, batch (3,), 4 steps, ({names}))"
