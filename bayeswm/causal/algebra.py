@@ -53,7 +53,7 @@ def sum_over(names: Iterable[str], estimand: Estimand) -> Estimand:
     if isinstance(estimand, Sum):
         left, estimand = [*estimand.over, *left], estimand.term
     factors = list(factors_of(estimand))
-    while any([_sum_away(name, left, factors) for name in list(left)]):
+    while any(_sum_away(name, left, factors) for name in tuple(left)):
         pass
     inside = [factor for factor in factors if not factor.free.isdisjoint(left)]
     outside = [factor for factor in factors if factor.free.isdisjoint(left)]
