@@ -19,8 +19,8 @@ def is_adjustment_set(
 ) -> bool:
     """Return whether adjusting for a set gives the effect in every model of the graph.
 
-    The test is the adjustment criterion, which is complete: a set that fails gives a wrong answer in some model. It allows
-    more than the back-door criterion does, variables that the treatment acts on among them.
+    The test is the adjustment criterion, which is complete: a set that fails gives a wrong answer in some model. It
+    allows more than the back-door criterion does, variables that the treatment acts on among them.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ def is_adjustment_set(
 
     References
     ----------
-    Shpitser, VanderWeele and Robins (2010), On the validity of covariate adjustment for estimating causal effects. van der
-    Zander, Liskiewicz and Textor (2019), Separators and adjustment sets in causal graphs.
+    Shpitser, VanderWeele and Robins (2010), On the validity of covariate adjustment for estimating causal effects. van
+    der Zander, Liskiewicz and Textor (2019), Separators and adjustment sets in causal graphs.
 
     Examples
     --------
@@ -86,7 +86,7 @@ def adjustment_set(
     >>> adjustment_set(graph, "X", "Y")
     frozenset({'Z'})
     """
-    x, y, candidates = _candidates(graph, treatment, outcome, allowed)
+    x, y, candidates = _candidates(graph, treatment, outcome, allowed=allowed)
     bare = without_effect(graph.bits, x, y)
     if not separated(bare, x, y, given=candidates):
         return None
@@ -127,8 +127,9 @@ def backdoor_sets(
     >>> [sorted(found) for found in backdoor_sets(graph, "X", "Y")]
     [['A'], ['B']]
     """
-    x, y, candidates = _candidates(graph, treatment, outcome, allowed)
-    return (frozenset(graph.names(found)) for found in _minimal(without_effect(graph.bits, x, y), x, y, candidates))
+    x, y, candidates = _candidates(graph, treatment, outcome, allowed=allowed)
+    bare = without_effect(graph.bits, x, y)
+    return (frozenset(graph.names(found)) for found in _minimal(bare, x, y, candidates=candidates))
 
 
 def adjust(
@@ -154,7 +155,7 @@ def adjust(
     --------
     >>> from bayeswm.causal import CausalGraph, adjust
     >>> print(adjust(CausalGraph([("Z", "X"), ("Z", "Y"), ("X", "Y")]), "X", "Y", given="Z"))
-    P(Y | do(X)) = sum_{Z} P(Z) P(Y | X, Z)
+    P(Y | do(X)) = sum_{Z} P(Z) P(Y | Z, X)
     """
     x, y, z = graph.disjoint_masks(treatment=treatment, outcome=outcome, given=given)
     if not is_adjustment_set(graph, treatment, outcome, given=given):
@@ -196,6 +197,7 @@ def _candidates(
     graph: CausalGraph,
     treatment: str | Iterable[str],
     outcome: str | Iterable[str],
+    *,
     allowed: str | Iterable[str] | None,
 ) -> tuple[int, int, int]:
     x, y = graph.disjoint_masks(treatment=treatment, outcome=outcome)
@@ -205,7 +207,7 @@ def _candidates(
     return x, y, without_effect(graph.bits, x, y).ancestors(x | y) & limit & ~forbidden
 
 
-def _minimal(bare: BitGraph, x: int, y: int, candidates: int) -> Iterator[int]:
+def _minimal(bare: BitGraph, x: int, y: int, *, candidates: int) -> Iterator[int]:
     if not separated(bare, x, y, given=candidates):
         return
     smaller: list[int] = []

@@ -1,4 +1,4 @@
-"""Tian and Pearl's factors: the law of a set of variables while everything else is held fixed, from the observed law."""
+"""Tian and Pearl's factors: the law of some variables while all else is held fixed, from the observed law."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def factor_of(graph: BitGraph, district: int, *, names: Sequence[str]) -> Estima
 
     References
     ----------
-    Tian and Pearl (2002), A general identification condition for causal effects. That this is complete: Huang and Valtorta
-    (2006), Identifiability in causal Bayesian networks: a sound and complete algorithm; Shpitser and Pearl (2006).
+    Tian and Pearl (2002), A general identification condition for causal effects. That this is complete: Huang and
+    Valtorta (2006), Identifiability in causal Bayesian networks: a sound and complete algorithm; Shpitser and Pearl
+    (2006), Identification of joint interventional distributions in recursive semi-Markovian causal models.
 
     Examples
     --------
@@ -50,6 +51,10 @@ def factor_of(graph: BitGraph, district: int, *, names: Sequence[str]) -> Estima
 
     def named(nodes: int) -> tuple[str, ...]:
         return tuple(names[i] for i in bits_of(nodes))
+
+    def given_earlier(node: int) -> Estimand:
+        later = sum_over(named(kept & ~((2 << node) - 1)), factor)
+        return ratio(later, sum_over([names[node]], later))
 
     before = graph.ancestors(district)
     within = graph.district(district, within=before)
@@ -63,7 +68,7 @@ def factor_of(graph: BitGraph, district: int, *, names: Sequence[str]) -> Estima
         factor = sum_over(named(within & ~kept), factor)
         within = graph.district(district, within=kept)
         if within != kept:
-            factor = product(_given_earlier(factor, i, kept, named) for i in bits_of(within))
+            factor = product([given_earlier(i) for i in bits_of(within)])
 
 
 def pillow(graph: BitGraph, node: int, *, within: int) -> int:
@@ -77,9 +82,3 @@ def pillow(graph: BitGraph, node: int, *, within: int) -> int:
     earlier = within & ((2 << node) - 1)
     district = graph.district(1 << node, within=earlier)
     return (district | graph.parents_of(district) & within) & ~(1 << node)
-
-
-def _given_earlier(factor: Estimand, node: int, nodes: int, named) -> Estimand:
-    later = nodes & ~((2 << node) - 1)
-    above = sum_over(named(later), factor)
-    return ratio(above, sum_over(named(1 << node), above))

@@ -15,8 +15,8 @@ def is_front_door_set(
 ) -> bool:
     """Return whether a set meets Pearl's front-door criterion.
 
-    Every directed path from treatment to outcome passes through it, nothing else joins the treatment to it, and given the
-    treatment nothing else joins it to the outcome. The effect is then
+    Every directed path from treatment to outcome passes through it, nothing else joins the treatment to it, and given
+    the treatment nothing else joins it to the outcome. The effect is then
     ``sum_z P(z | x) sum_x' P(x') P(y | x', z)``.
 
     Parameters
@@ -47,7 +47,7 @@ def is_front_door_set(
     True
     """
     x, y, z = graph.disjoint_masks(treatment=treatment, outcome=outcome, given=given)
-    return _is_front_door(graph.bits, x, y, z)
+    return _is_front_door(graph.bits, x, y, through=z)
 
 
 def front_door_sets(
@@ -80,11 +80,11 @@ def front_door_sets(
     return (frozenset(graph.names(found)) for found in _minimal(graph.bits, x, y))
 
 
-def _is_front_door(bits: BitGraph, x: int, y: int, z: int) -> bool:
+def _is_front_door(bits: BitGraph, x: int, y: int, *, through: int) -> bool:
     return (
-        not bits.descendants(x, within=~z) & y
-        and separated(bits.cut(out_of=x), x, z)
-        and separated(bits.cut(out_of=z), z, y, given=x)
+        not bits.descendants(x, within=~through) & y
+        and separated(bits.cut(out_of=x), x, through)
+        and separated(bits.cut(out_of=through), through, y, given=x)
     )
 
 
@@ -95,6 +95,6 @@ def _minimal(bits: BitGraph, x: int, y: int) -> Iterator[int]:
     for size in range(len(candidates) + 1):
         for chosen in combinations(candidates, size):
             z = sum(1 << node for node in chosen)
-            if not any(less & z == less for less in found) and _is_front_door(bits, x, y, z):
+            if not any(less & z == less for less in found) and _is_front_door(bits, x, y, through=z):
                 found.append(z)
                 yield z

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-from itertools import combinations, product
+from itertools import combinations
 from typing import Any
 
 from bayeswm.base.errors import SpecError, UnknownVariableError
-from bayeswm.causal.bit_graph import BitGraph, bits_of, union
+from bayeswm.causal.bit_graph import BitGraph, bits_of
 from bayeswm.causal.names import as_names, as_pairs, name_and_time
 from bayeswm.causal.order import topological
+from bayeswm.causal.projection import projected
 from bayeswm.causal.separation import moral_neighbours, separated
 
 
@@ -42,8 +43,7 @@ class CausalGraph:
 
     References
     ----------
-    Pearl (2009), Causality, 2nd edition. The projection: Verma and Pearl (1990), Equivalence and synthesis of causal
-    models.
+    Pearl (2009), Causality, 2nd edition.
 
     Examples
     --------
@@ -187,8 +187,8 @@ class CausalGraph:
         SpecError
             If the sets overlap.
         """
-        x, y, given = self.disjoint_masks(x=x, y=y, given=given)
-        return separated(self._bits, x, y, given=given)
+        one, other, known = self.disjoint_masks(x=x, y=y, given=given)
+        return separated(self._bits, one, other, given=known)
 
     def moralised(self) -> dict[str, frozenset[str]]:
         """Return each variable's neighbours in the moral graph, in which districts and their parents are joined."""
@@ -219,20 +219,7 @@ class CausalGraph:
     def project(self, names: str | Iterable[str]) -> CausalGraph:
         """Return the graph of these variables when the others are not recorded, by latent projection."""
         keep = self.mask(names)
-        hidden = self._bits.all & ~keep
-        # What each node shows itself as: itself if it is kept, else the kept nodes it leads to past hidden ones.
-        shown = [0] * len(self._order)
-        for i in reversed(range(len(shown))):
-            shown[i] = 1 << i if keep >> i & 1 else union(shown[j] for j in bits_of(self._bits.children[i]))
-        edges = [
-            (self._order[i], self._order[j])
-            for i in bits_of(keep)
-            for j in bits_of(union(shown[j] for j in bits_of(self._bits.children[i])))
-        ]
-        pairs = [pair for i in bits_of(hidden) for pair in combinations(self.names(shown[i]), 2)]
-        for one, other in self.confounded:
-            ends = (self.names(shown[self._numbers[name]]) for name in (one, other))
-            pairs += [pair for pair in product(*ends) if pair[0] != pair[1]]
+        edges, pairs = ([(self._order[i], self._order[j]) for i, j in kind] for kind in projected(self._bits, keep))
         return CausalGraph(edges, pairs, variables=self.names(keep))
 
     def to_networkx(self) -> Any:

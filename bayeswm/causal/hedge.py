@@ -72,16 +72,16 @@ def hedge_of(graph: CausalGraph, *, larger: int, smaller: int, do: int, outcome:
     reaching = bits.ancestors(outcome, within=~do)
     for node in bits_of(larger):
         less = ~(1 << node)
-        if _is_hedge(bits, larger & less, smaller & less, do, reaching):
+        if _is_hedge(bits, larger & less, smaller & less, do=do, reaching=reaching):
             larger, smaller = larger & less, smaller & less
     roots = _roots(bits, smaller)
     names = graph.order
-    edges = [(names[i], names[j]) for i, j in _forest(bits, larger, smaller, roots)]
+    edges = [(names[i], names[j]) for i, j in _forest(bits, larger, smaller)]
     pairs = [(names[i], names[j]) for i, j in _spanning_tree(bits, larger, smaller)]
     return Hedge(graph.names(larger), graph.names(smaller), graph.names(roots), tuple(edges), tuple(pairs))
 
 
-def _is_hedge(bits: BitGraph, larger: int, smaller: int, do: int, reaching: int) -> bool:
+def _is_hedge(bits: BitGraph, larger: int, smaller: int, *, do: int, reaching: int) -> bool:
     roots = _roots(bits, smaller)
     return bool(
         smaller
@@ -97,10 +97,10 @@ def _roots(bits: BitGraph, nodes: int) -> int:
     return sum(1 << i for i in bits_of(nodes) if not bits.children[i] & nodes)
 
 
-def _forest(bits: BitGraph, larger: int, smaller: int, roots: int) -> list[tuple[int, int]]:
+def _forest(bits: BitGraph, larger: int, smaller: int) -> list[tuple[int, int]]:
     """Return one edge out of each node that is no root: towards the roots, and inside the smaller set where it is."""
     edges: list[tuple[int, int]] = []
-    done = roots
+    done = _roots(bits, smaller)
     for within in (smaller, larger):
         while left := within & ~done:
             node = next(i for i in bits_of(left) if bits.children[i] & within & done)

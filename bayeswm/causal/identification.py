@@ -28,8 +28,8 @@ def identify(
 ) -> Verdict:
     """Say whether the law of an outcome under an intervention follows from the observed law, and by which formula.
 
-    For the graph of one slice the answer is always yes, with a formula, or no, with a proof. A graph in time is unrolled to
-    the last time that the question names; above a number of nodes it is not tried.
+    For the graph of one slice the answer is always yes, with a formula, or no, with a proof. A graph in time is
+    unrolled to the last time that the question names; above a number of nodes it is not tried.
 
     Parameters
     ----------
@@ -58,8 +58,8 @@ def identify(
     References
     ----------
     Shpitser and Pearl (2006), Identification of joint interventional distributions in recursive semi-Markovian causal
-    models, and Identification of conditional interventional distributions. Tian and Pearl (2002), A general identification
-    condition for causal effects.
+    models, and Identification of conditional interventional distributions. Tian and Pearl (2002), A general
+    identification condition for causal effects.
 
     Examples
     --------
@@ -83,7 +83,7 @@ def identify(
             return Unknown(query, reason)
         graph = graph.unroll(horizon)
     y, x, z = graph.disjoint_masks(outcome=outcome, do=do, given=given)
-    found = _conditional_effect(graph, y, x, z)
+    found = _conditional_effect(graph, y, x, given=z)
     if isinstance(found, Hedge):
         return NotIdentifiable(query, found, _reason(graph, query, found))
     return Identifiable(query, chain(found))
@@ -99,9 +99,9 @@ def _last_time(nodes: Iterable[str]) -> int:
     return last
 
 
-def _conditional_effect(graph: CausalGraph, y: int, x: int, z: int) -> Estimand | Hedge:
+def _conditional_effect(graph: CausalGraph, y: int, x: int, *, given: int) -> Estimand | Hedge:
     """Move conditions that act like interventions there (rule 2 of the do-calculus), then divide the joint effect."""
-    moved = True
+    z, moved = given, True
     while moved:
         moved = False
         for node in bits_of(z):
@@ -130,8 +130,8 @@ def _reason(graph: CausalGraph, query: Query, hedge: Hedge) -> str:
     done = [name for name in hedge.larger if name not in hedge.smaller and name in query.do]
     acting, roots = _and(done or list(query.do)), _and(hedge.roots)
     why = (
-        f"hidden common causes join {_and(hedge.larger)}, so that what {acting} does to {roots} cannot be told from what "
-        "they share."
+        f"hidden common causes join {_and(hedge.larger)}, so that what {acting} does to {roots} cannot be told from "
+        "what they share."
     )
     cures = ["record these causes", f"randomise {acting}"]
     if len(query.do) == len(query.outcome) == 1 and not query.given:

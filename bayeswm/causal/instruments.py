@@ -15,8 +15,8 @@ from bayeswm.causal.separation import nearest_separator, separated
 class Instrument:
     """A variable that moves the treatment and, given some others, reaches the outcome only through it.
 
-    In a linear model the total effect is ``cov(instrument, outcome | given) / cov(instrument, treatment | given)``. Without
-    linearity an instrument bounds an effect but does not determine it.
+    In a linear model the total effect is ``cov(instrument, outcome | given) / cov(instrument, treatment | given)``.
+    Without linearity an instrument bounds an effect but does not determine it.
 
     Parameters
     ----------
@@ -68,8 +68,8 @@ def instruments(graph: CausalGraph, treatment: str, outcome: str) -> tuple[Instr
 
     References
     ----------
-    Brito and Pearl (2002), Generalized instrumental variables. van der Zander, Textor and Liskiewicz (2015), Efficiently
-    finding conditional instruments for causal inference.
+    Brito and Pearl (2002), Generalized instrumental variables. van der Zander, Textor and Liskiewicz (2015),
+    Efficiently finding conditional instruments for causal inference.
 
     Examples
     --------

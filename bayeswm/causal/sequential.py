@@ -51,8 +51,8 @@ def sequential_backdoor(
 ) -> SequentialAdjustment | None:
     """Return sets of variables, one for each treatment in turn, that make the joint effect a g-formula.
 
-    A variable that an earlier treatment acts on and that a later one follows, cannot be adjusted for once and for all: the
-    g-formula weighs it by its law under the earlier treatments. No variable can be left out of the sets that are found.
+    A variable that an earlier treatment acts on and that a later one follows cannot be adjusted for once and for all:
+    the g-formula weighs it by its law under the earlier treatments. No single variable can be left out of the sets.
 
     Parameters
     ----------
@@ -96,17 +96,17 @@ def sequential_backdoor(
         raise SpecError("expected at least one treatment and one outcome")
     limit = graph.bits.all if allowed is None else graph.mask(allowed)
     order = list(bits_of(x))
-    sets = _largest_plan(graph.bits, order, y, limit)
-    if not _admissible(graph.bits, order, y, sets):
+    sets = _largest_plan(graph.bits, order, y, limit=limit)
+    if not _admissible(graph.bits, order, y, sets=sets):
         return None
     for i in reversed(range(len(sets))):
         for node in reversed(list(bits_of(sets[i]))):
             less = [*sets[:i], sets[i] & ~(1 << node), *sets[i + 1 :]]
-            if _admissible(graph.bits, order, y, less):
+            if _admissible(graph.bits, order, y, sets=less):
                 sets = less
     named = tuple(graph.order[node] for node in order)
     return SequentialAdjustment(
-        named, tuple(frozenset(graph.names(z)) for z in sets), _g_formula(graph, order, y, sets)
+        named, tuple(frozenset(graph.names(z)) for z in sets), _g_formula(graph, order, y, sets=sets)
     )
 
 
@@ -115,7 +115,7 @@ def _without_later(bits: BitGraph, order: list[int], k: int) -> BitGraph:
     return bits.cut(into=sum(1 << node for node in order[k + 1 :]), out_of=1 << order[k])
 
 
-def _largest_plan(bits: BitGraph, order: list[int], y: int, limit: int) -> list[int]:
+def _largest_plan(bits: BitGraph, order: list[int], y: int, *, limit: int) -> list[int]:
     """Return for each treatment all that may be adjusted for and can matter: if any plan is admissible, this one is."""
     plan: list[int] = []
     treated, used = sum(1 << node for node in order), 0
@@ -127,7 +127,7 @@ def _largest_plan(bits: BitGraph, order: list[int], y: int, limit: int) -> list[
     return plan
 
 
-def _admissible(bits: BitGraph, order: list[int], y: int, sets: list[int]) -> bool:
+def _admissible(bits: BitGraph, order: list[int], y: int, *, sets: list[int]) -> bool:
     given = 0
     for k, (node, chosen) in enumerate(zip(order, sets, strict=True)):
         given |= chosen
@@ -137,7 +137,7 @@ def _admissible(bits: BitGraph, order: list[int], y: int, sets: list[int]) -> bo
     return True
 
 
-def _g_formula(graph: CausalGraph, order: list[int], y: int, sets: list[int]) -> Identifiable:
+def _g_formula(graph: CausalGraph, order: list[int], y: int, *, sets: list[int]) -> Identifiable:
     before, factors = 0, []
     for node, chosen in zip(order, sets, strict=True):
         if chosen:

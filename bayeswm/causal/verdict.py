@@ -9,7 +9,7 @@ import numpy as np
 
 from bayeswm.causal.estimand import Estimand
 from bayeswm.causal.hedge import Hedge
-from bayeswm.causal.tables import Table, product_of, table_of
+from bayeswm.causal.tables import product_of, table_of
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Identifiable:
     >>> from bayeswm.causal import CausalGraph, identify
     >>> found = identify(CausalGraph([("Z", "X"), ("Z", "Y"), ("X", "Y")]), "Y", do="X")
     >>> print(found)
-    P(Y | do(X)) = sum_{Z} P(Z) P(Y | X, Z)
+    P(Y | do(X)) = sum_{Z} P(Z) P(Y | Z, X)
     >>> joint = np.array([[[0.2, 0.2], [0.05, 0.05]], [[0.05, 0.05], [0.1, 0.3]]])
     >>> found.evaluate(joint, ["Z", "X", "Y"])[:, 1].round(3)
     array([0.5  , 0.625])
@@ -74,8 +74,8 @@ class Identifiable:
         Returns
         -------
         numpy.ndarray, axes (*do, *given, *outcome)
-            Probabilities; the sum over the outcome is 1. Where the formula has a further variable, which the effect does
-            not depend on, this is the mean over it.
+            Probabilities; the sum over the outcome is 1. Where the formula has a further variable, which the effect
+            does not depend on, this is the mean over it.
 
         Raises
         ------
@@ -116,8 +116,8 @@ class NotIdentifiable:
     --------
     >>> from bayeswm.causal import CausalGraph, identify
     >>> print(identify(CausalGraph([("X", "Y")], confounded=[("X", "Y")]), "Y", do="X"))
-    P(Y | do(X)) is not identifiable: hidden common causes join X and Y, so that what X does to Y cannot be told from what
-    they share. Record these causes or randomise X.
+    P(Y | do(X)) is not identifiable: hidden common causes join X and Y, so that what X does to Y cannot be told from
+    what they share. Record these causes or randomise X.
     """
 
     query: Query

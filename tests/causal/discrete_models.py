@@ -1,4 +1,4 @@
-"""Small discrete models of a graph with their exact laws: every value of every variable and hidden cause is enumerated."""
+"""Small discrete models of a graph with their exact laws, by enumeration of all variables and hidden causes."""
 
 import string
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from bayeswm.causal import CausalGraph
 
 @dataclass(frozen=True)
 class DiscreteModel:
-    """Mechanisms as tables: one for each hidden cause (its law) and for each variable, over its causes and its values."""
+    """Mechanisms as tables: for each hidden cause its law, for each variable its law over the values of its causes."""
 
     order: tuple[str, ...]
     tables: dict[str, tuple[tuple[str, ...], np.ndarray]]

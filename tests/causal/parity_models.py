@@ -1,12 +1,12 @@
 """Two models from a hedge that agree on all that is observed and differ in the effect.
 
-Shpitser and Pearl (2006), theorem 4: along the larger forest every variable is the parity of its forest parents and of the
-fair coins on its forest's bidirected edges. In the second model the smaller forest ignores all that lies outside it. The parity
-of the roots is even in both, and under the intervention in the second only. Here
+Shpitser and Pearl (2006), theorem 4: along the larger forest every variable is the parity of its forest parents and of
+the fair coins on its forest's bidirected edges. In the second model the smaller forest ignores all that lies outside
+it. The parity of the roots is even in both, and under the intervention in the second only. Here
 
 * a root has a further unfair coin, the same in both models, so that no probability is zero;
-* a variable that carries the parity from the roots to the outcome does so in a bit of its own, for it may also be a part of
-  the hedge.
+* a variable that carries the parity from the roots to the outcome does so in a bit of its own, for it may also be a
+  part of the hedge.
 """
 
 import itertools
@@ -29,7 +29,7 @@ def carrying_edges(graph, hedge, outcome, do):
     towards, done = {}, set(outcome)
     free = [name for name in graph.order if name not in do]
     while new := [(a, b) for a, b in graph.edges if a in free and b in done and a not in done]:
-        towards |= {a: b for a, b in new}
+        towards |= dict(new)
         done |= {a for a, _ in new}
     edges, waiting = set(), [root for root in hedge.roots if root not in outcome]
     while waiting:
@@ -49,7 +49,9 @@ def _parity_model(graph, hedge, carriers, *, second):
     for name in graph.order:
         inner = second and name in hedge.smaller
         parents = [a for a, b in hedge.edges if b == name and not (inner and a not in hedge.smaller)]
-        coins = [u for pair, u in hidden.items() if name in pair and not (inner and not set(pair) <= set(hedge.smaller))]
+        coins = [
+            u for pair, u in hidden.items() if name in pair and not (inner and not set(pair) <= set(hedge.smaller))
+        ]
         sources = [a for a, b in carriers if b == name]
         causes = tuple(dict.fromkeys([*parents, *sources, *coins]))
         sizes = [size.get(cause, 2) for cause in causes]
