@@ -134,7 +134,7 @@ def _reason(graph: CausalGraph, query: Query, hedge: Hedge) -> str:
         "what they share."
     )
     cures = ["record these causes", f"randomise {acting}"]
-    if len(query.do) == len(query.outcome) == 1 and not query.given:
+    if len(query.do) == len(query.outcome) == 1 and graph.descendants(query.do).isdisjoint(query.given):
         found = instruments(graph, query.do[0], query.outcome[0])
         cures += [f"use {found[0]}, if all mechanisms are linear"] if found else []
     return f"{why} {_and(cures, 'or')[0].upper()}{_and(cures, 'or')[1:]}."
