@@ -17,7 +17,7 @@ from tests.causal.linear_models import LinearModel, gaussian_effect, random_line
 def adjusted(model, x, y, z):
     """The formula of adjustment, by numpy alone."""
     names = model.order
-    at = {name: letter for name, letter in zip(names, "abcdefgh", strict=False)}
+    at = dict(zip(names, "abcdefgh", strict=False))
     some = lambda group: "".join(at[name] for name in group)  # noqa: E731
     law, whole = model.law(), some(names)
     xzy = np.einsum(f"{whole}->{some((*x, *z, *y))}", law)
@@ -29,7 +29,7 @@ def adjusted(model, x, y, z):
 def test_a_set_is_valid_if_and_only_if_it_gives_the_effect():
     rng = np.random.default_rng(0)
     counts = {True: 0, False: 0}
-    for _ in range(40):
+    for _ in range(70):
         graph = random_graph(rng, int(rng.integers(3, 6)), confounded=0.2)
         nodes = [str(name) for name in rng.permutation(graph.order)]
         x, y, rest = nodes[:1], nodes[1:2], nodes[2:]
