@@ -1,8 +1,8 @@
 """Whether an effect can change while everything observed stays as it is, to first order around a random model.
 
 The derivatives of the observed law in all tables of a model have a null space: directions in which models with the same
-observed law lie. An identifiable effect is constant along them. An effect that is not identifiable is not, provided that
-hidden causes have enough values. This knows nothing of hedges or of the algorithm, and covers conditional effects.
+observed law lie. An identifiable effect is constant along them. An effect that is not identifiable is not, provided
+that hidden causes have enough values. This knows nothing of hedges or of the algorithm, and covers conditional effects.
 """
 
 import string

@@ -3,10 +3,10 @@
 import networkx as nx
 import numpy as np
 
-from bayeswm.causal import NotIdentifiable, identify
+from bayeswm.causal import CausalGraph, NotIdentifiable, identify
 from bayeswm.causal.hedge import hedge_of
 from tests.causal.discrete_models import random_graph, random_query
-from tests.causal.graphs import BOW, NAPKIN
+from tests.causal.graphs import BOW
 
 
 def check_forest(graph, hedge, nodes):
@@ -45,11 +45,12 @@ def test_hedges_of_random_graphs():
 
 
 def test_nodes_that_prove_nothing_are_left_out():
-    graph = NAPKIN
     hedge = hedge_of(BOW, larger=0b11, smaller=0b10, do=0b01, outcome=0b10)
     assert (hedge.larger, hedge.smaller, hedge.roots) == (("X", "Y"), ("Y",), ("Y",))
     assert (hedge.edges, hedge.confounded) == ((("X", "Y"),), (("Y", "X"),))
-    # R acts on the outcome through X: not what the hedge of W and Y needs
-    found = identify(graph, ["Y", "X"], do="W")
+    # A belongs to the district and leads to Y, but the two others are a hedge without it
+    longer = CausalGraph([("A", "X"), ("X", "Y")], [("A", "X"), ("X", "Y")])
+    found = identify(longer, "Y", do="X")
     assert isinstance(found, NotIdentifiable)
-    assert "R" not in found.hedge.larger
+    assert found.hedge.larger == ("X", "Y")
+    assert str(found.hedge) == "hedge {X, Y} over {Y}, with roots {Y}"

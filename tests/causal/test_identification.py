@@ -72,7 +72,7 @@ def test_conditional_effects_on_a_hundred_random_graphs():
     assert min(counts.values()) > 20
 
 
-@pytest.mark.parametrize("count", [50, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [30, pytest.param(1500, marks=pytest.mark.slow)])
 def test_verdict_is_whether_the_effect_is_fixed_by_the_observed_law(count):
     rng = np.random.default_rng(4)
     slopes = {Identifiable: [], NotIdentifiable: []}
@@ -179,11 +179,10 @@ def test_random_graphs_in_time():
         lags = [(a, b, lag) for a in "xyz" for b in "xyz" for lag in (0, 1) if lag or a < b]
         pairs = [(f"{a}[t-{lag}]" if lag else f"{a}[t]", f"{b}[t]") for a, b, lag in lags]
         graph = TimeGraph(
-            [("z[t-1]", "z[t]"), *(pair for pair in pairs if rng.random() < 0.4)],
+            [("z[t-1]", "z[t]"), ("x[t-1]", "z[t]"), *(pair for pair in pairs if rng.random() < 0.4)],
             [pair for pair in pairs if pair[0] != pair[1] and rng.random() < 0.15],
         )
-        do = [at(graph.variables[0], t) for t in range(2)]
-        found = identify(graph, "z[1]", do=do)
+        found = identify(graph, "z[1]", do=["x[0]", "x[1]"])
         counts[type(found)] += 1
         slice_graph = graph.unroll(1)
         if isinstance(found, Identifiable):
@@ -219,7 +218,7 @@ def test_nonsense_is_refused():
         identify(BOW, [], do="X")
     with pytest.raises(SpecError, match="got X in outcome and in do"):
         identify(BOW, ["Y", "X"], do="X")
-    with pytest.raises(UnknownVariableError, match="'x'; did you mean|'x'. Known"):
+    with pytest.raises(UnknownVariableError, match="unknown variable 'x'"):
         identify(BOW, "Y", do="x")
     process = TimeGraph([("s[t]", "s[t+1]")])
     with pytest.raises(SpecError, match="times from 0 on"):
