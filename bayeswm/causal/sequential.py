@@ -96,13 +96,14 @@ def sequential_backdoor(
         raise SpecError("expected at least one treatment and one outcome")
     limit = graph.bits.all if allowed is None else graph.mask(allowed)
     order = list(bits_of(x))
-    sets = _largest_plan(graph.bits, order, y, limit=limit)
-    if not _admissible(graph.bits, order, y, sets=sets):
+    cuts = [_without_later(graph.bits, order, k) for k in range(len(order))]
+    sets = _largest_plan(graph.bits, cuts, y, order=order, limit=limit)
+    if not _admissible(cuts, order, y, sets=sets):
         return None
     for i in reversed(range(len(sets))):
         for node in reversed(list(bits_of(sets[i]))):
             less = [*sets[:i], sets[i] & ~(1 << node), *sets[i + 1 :]]
-            if _admissible(graph.bits, order, y, sets=less):
+            if _admissible(cuts, order, y, sets=less, first=i):
                 sets = less
     named = tuple(graph.order[node] for node in order)
     return SequentialAdjustment(
@@ -115,23 +116,24 @@ def _without_later(bits: BitGraph, order: list[int], k: int) -> BitGraph:
     return bits.cut(into=sum(1 << node for node in order[k + 1 :]), out_of=1 << order[k])
 
 
-def _largest_plan(bits: BitGraph, order: list[int], y: int, *, limit: int) -> list[int]:
+def _largest_plan(bits: BitGraph, cuts: list[BitGraph], y: int, *, order: list[int], limit: int) -> list[int]:
     """Return for each treatment all that may be adjusted for and can matter: if any plan is admissible, this one is."""
     plan: list[int] = []
     treated, used = sum(1 << node for node in order), 0
     for k, node in enumerate(order):
         later = bits.descendants(sum(1 << other for other in order[k:]))
-        matters = _without_later(bits, order, k).ancestors(y | 1 << node)
+        matters = cuts[k].ancestors(y | 1 << node)
         plan.append(matters & limit & ~(later | treated | y | used))
         used |= plan[-1]
     return plan
 
 
-def _admissible(bits: BitGraph, order: list[int], y: int, *, sets: list[int]) -> bool:
+def _admissible(cuts: list[BitGraph], order: list[int], y: int, *, sets: list[int], first: int = 0) -> bool:
+    """Return whether the criterion holds for the treatments from the first to be checked on."""
     given = 0
-    for k, (node, chosen) in enumerate(zip(order, sets, strict=True)):
+    for k, (cut, node, chosen) in enumerate(zip(cuts, order, sets, strict=True)):
         given |= chosen
-        if not separated(_without_later(bits, order, k), y, 1 << node, given=given):
+        if k >= first and not separated(cut, y, 1 << node, given=given):
             return False
         given |= 1 << node
     return True

@@ -9,12 +9,13 @@ import string
 
 import numpy as np
 import torch
+from torch.autograd.functional import jacobian
 
 from bayeswm.causal import CausalGraph
 
 
 def slope_of_effect(graph: CausalGraph, query, rng: np.random.Generator, *, hidden_values=4) -> float:
-    """Largest derivative of the effect along the null space, relative to its largest derivative at all."""
+    """Largest gradient of the effect within the null space, relative to its largest gradient at all."""
     hidden = {pair: f"u{i}" for i, pair in enumerate(graph.confounded)}
     size = dict.fromkeys(graph.order, 2) | dict.fromkeys(hidden.values(), hidden_values)
     axes = {u: (u,) for u in hidden.values()}
@@ -41,8 +42,9 @@ def slope_of_effect(graph: CausalGraph, query, rng: np.random.Generator, *, hidd
         return (joint / joint.sum(outcome, keepdim=True)).flatten()
 
     logits = torch.as_tensor(rng.normal(size=sum(counts)))
-    observed = torch.func.jacrev(lambda at: law(at).flatten())(logits).numpy()
-    moved = torch.func.jacrev(effect)(logits).numpy()
-    _, singular, right = np.linalg.svd(observed)
-    null = right[int((singular > 1e-9 * singular[0]).sum()) :]
-    return abs(null @ moved.T).max(initial=0.0) / abs(moved).max()
+    observed = jacobian(lambda at: law(at).flatten(), logits).numpy()
+    moved = jacobian(effect, logits).numpy()
+    _, singular, right = np.linalg.svd(observed, full_matrices=False)
+    seen = right[singular > 1e-9 * singular[0]]
+    along_null = moved - moved @ seen.T @ seen
+    return np.linalg.norm(along_null, axis=1).max() / np.linalg.norm(moved, axis=1).max()
