@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ from bayeswm.causal.notation import LATEX, TEXT, Notation
 from bayeswm.causal.tables import Table, product_of, ratio_of, table_of
 
 
-class Estimand:
+class Estimand(ABC):
     """A function of named variables, made of observed probabilities by sums, products and ratios.
 
     Every part prints as text (``str``) and as :meth:`latex`, and is evaluated on a joint table.

@@ -19,6 +19,8 @@ class Hedge:
     ----------
     larger, smaller : tuple of str
         The two c-forests; the smaller is part of the larger.
+    do : tuple of str
+        What is intervened on in the larger forest. A condition that acts like an intervention counts as one.
     roots : tuple of str
         Where both lead: the variables without an edge to others of the smaller forest.
     edges : tuple of (str, str)
@@ -40,6 +42,7 @@ class Hedge:
 
     larger: tuple[str, ...]
     smaller: tuple[str, ...]
+    do: tuple[str, ...]
     roots: tuple[str, ...]
     edges: tuple[tuple[str, str], ...]
     confounded: tuple[tuple[str, str], ...]
@@ -78,7 +81,14 @@ def hedge_of(graph: CausalGraph, *, larger: int, smaller: int, do: int, outcome:
     names = graph.order
     edges = [(names[i], names[j]) for i, j in _forest(bits, larger, smaller)]
     pairs = [(names[i], names[j]) for i, j in _spanning_tree(bits, larger, smaller)]
-    return Hedge(graph.names(larger), graph.names(smaller), graph.names(roots), tuple(edges), tuple(pairs))
+    return Hedge(
+        larger=graph.names(larger),
+        smaller=graph.names(smaller),
+        do=graph.names(larger & do),
+        roots=graph.names(roots),
+        edges=tuple(edges),
+        confounded=tuple(pairs),
+    )
 
 
 def _is_hedge(bits: BitGraph, larger: int, smaller: int, *, do: int, reaching: int) -> bool:

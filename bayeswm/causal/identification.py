@@ -12,7 +12,7 @@ from bayeswm.causal.estimand import Estimand, Probability
 from bayeswm.causal.graph import CausalGraph
 from bayeswm.causal.hedge import Hedge, hedge_of
 from bayeswm.causal.instruments import instruments
-from bayeswm.causal.names import as_names, name_and_time
+from bayeswm.causal.names import as_names, at, name_and_time
 from bayeswm.causal.separation import separated
 from bayeswm.causal.time_graph import TimeGraph
 from bayeswm.causal.verdict import Identifiable, NotIdentifiable, Query, Unknown, Verdict
@@ -92,9 +92,9 @@ def identify(
 def _last_time(nodes: Iterable[str]) -> int:
     last = 0
     for node in nodes:
-        _, time = name_and_time(node)
+        name, time = name_and_time(node)
         if time is None or time < 0:
-            raise SpecError(f"expected nodes at times from 0 on, such as '{node}[0]', got {node!r}")
+            raise SpecError(f"expected nodes at times from 0 on, such as '{at(name, 0)}', got {node!r}")
         last = max(last, time)
     return last
 
@@ -127,17 +127,18 @@ def _effect(graph: CausalGraph, y: int, x: int) -> Estimand | Hedge:
 
 
 def _reason(graph: CausalGraph, query: Query, hedge: Hedge) -> str:
-    done = [name for name in hedge.larger if name not in hedge.smaller and name in query.do]
-    acting, roots = _and(done or list(query.do)), _and(hedge.roots)
+    act = f"{_and(hedge.do)} {'does' if len(hedge.do) == 1 else 'do'}"
     why = (
-        f"hidden common causes join {_and(hedge.larger)}, so that what {acting} does to {roots} cannot be told from "
-        "what they share."
+        f"hidden common causes join {_and(hedge.larger)}, so that what {act} to {_and(hedge.roots)} cannot be told "
+        "from what they share."
     )
-    cures = ["record these causes", f"randomise {acting}"]
+    chosen = [name for name in hedge.do if name in query.do] or query.do
+    cures = ["record these causes", f"randomise {_and(chosen)}"]
     if len(query.do) == len(query.outcome) == 1 and graph.descendants(query.do).isdisjoint(query.given):
         found = instruments(graph, query.do[0], query.outcome[0])
         cures += [f"use {found[0]}, if all mechanisms are linear"] if found else []
-    return f"{why} {_and(cures, 'or')[0].upper()}{_and(cures, 'or')[1:]}."
+    cure = _and(cures, "or")
+    return f"{why} {cure[0].upper()}{cure[1:]}."
 
 
 def _and(names: Iterable[str], word: str = "and") -> str:

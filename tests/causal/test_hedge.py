@@ -38,7 +38,7 @@ def test_hedges_of_random_graphs():
         check_forest(graph, hedge, hedge.larger)
         check_forest(graph, hedge, hedge.smaller)
         assert set(hedge.smaller) < set(hedge.larger)
-        assert set(hedge.larger) & set(x)
+        assert set(hedge.larger) & set(x) == set(hedge.do) != set()
         assert not set(hedge.smaller) & set(x)
         assert set(hedge.roots) <= graph.do(x).ancestors(y)
     assert seen > 150

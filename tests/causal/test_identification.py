@@ -208,6 +208,16 @@ def test_effect_that_does_not_depend_on_all_interventions():
     check_formula(found, graph, np.random.default_rng(0))
 
 
+def test_condition_that_acts_like_an_intervention_is_named_in_the_reason():
+    # under do(X) nothing but its effect ties M to Y: P(Y | do(X), M) is P(Y | do(X, M))
+    graph = CausalGraph([("X", "M"), ("M", "Y")], [("X", "M"), ("X", "Y")])
+    found = identify(graph, "Y", do="X", given="M")
+    assert isinstance(found, NotIdentifiable)
+    assert found.hedge.do == ("X", "M")
+    assert "what X and M do to Y" in found.reason
+    assert found.reason.endswith("Record these causes or randomise X.")
+
+
 def test_no_intervention_is_an_observed_law():
     found = identify(BOW, "Y", do=[], given="X")
     assert str(found) == "P(Y | X) = P(Y | X)"
