@@ -72,7 +72,7 @@ def planner(task: Task, *, first: bool = False) -> Planner:
     if first:
         settings["samples"] = 4 * int(settings["samples"])  # pyright: ignore[reportArgumentType]
         settings["iterations"] = 8
-    return ICEM(task.objective, spread=1.0, noise_exponent=2.0, **settings)  # pyright: ignore[reportArgumentType]
+    return ICEM(task.objective, spread=1.0, elites=10, exponent=1.0, **settings)  # pyright: ignore[reportArgumentType]
 
 
 def mean_function(model: bwm.GaussianProcess) -> bwm.Worlds:
