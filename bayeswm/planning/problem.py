@@ -36,12 +36,16 @@ class Score(NamedTuple):
 
     @property
     def key(self) -> Tensor:
-        """What to minimise: the cost; where a hard constraint is broken, more than any cost, by its excess."""
-        broken = self.excess > 0
-        if not bool(broken.any()):
-            return self.cost
+        """What to minimise: the cost; where a hard constraint is broken, more than any cost, by its excess.
+
+        Infinite, never NaN, for what cannot be used.
+        """
         big = torch.finfo(self.cost.dtype).max ** 0.5
-        return torch.where(broken, big * (1 + self.excess), self.cost)
+        key = self.cost
+        broken = self.excess > 0
+        if bool(broken.any()):
+            key = torch.where(broken, big * (1 + self.excess), key)
+        return torch.where(self.cost.abs() < big, key, float("inf"))
 
 
 class Problem:
@@ -159,9 +163,13 @@ class Problem:
         # one reduction tells whether anything went wrong; only then look particle by particle
         bad = torch.zeros(costs.shape, dtype=torch.bool, device=costs.device)
         if not bool(states.detach().abs().amax() < limit):
-            bad = ~(states.detach().abs() < limit).all(-1).all(-1)
-        if not bool(costs.detach().abs().amax() < limit):
-            bad = bad | ~(costs.detach() < float("inf"))
+            wrong = ~(states.detach().abs() < limit).all(-1)
+            ended = self.objective.ended(states.detach(), self.context)
+            if ended is not None:  # what comes after an episode's end is of no concern
+                wrong[..., 1:] &= ~ended[..., :-1]
+            bad = wrong.any(-1)
+        if not bool(costs.detach().isfinite().all()):
+            bad = bad | ~costs.detach().isfinite()
         if bool(bad.any()):
             costs = torch.where(bad, float("inf"), costs)
         return states, costs, bad
