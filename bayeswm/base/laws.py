@@ -127,9 +127,10 @@ class Gaussian(Law):
         if self.noisy is None and self.scale is not None:
             return torch.addcmul(self._mean, self.scale, noise)
         if not self.noisy:
-            return self._mean.expand(
-                torch.broadcast_shapes(self._mean.shape[:-1], noise.shape[:-1]) + self._mean.shape[-1:]
-            )
+            lead, given = self._mean.shape[:-1], noise.shape[:-1]
+            if given == lead or (given.numel() == 1 and len(given) <= len(lead)):
+                return self._mean  # torch.broadcast_shapes takes as long as ten additions
+            return self._mean.expand(torch.broadcast_shapes(lead, given) + self._mean.shape[-1:])
         spread = self.spread[..., list(self.noisy)]
         moved = spread * noise
         shape = torch.broadcast_shapes(self._mean.shape[:-1], moved.shape[:-1])

@@ -52,7 +52,7 @@ class CEM(Planner):
     samples: int = 200
     iterations: int = 5
     elites: int = 20
-    spread: float = 0.5
+    spread: float = 1.0
     momentum: float = 0.1
 
     @override

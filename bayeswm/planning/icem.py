@@ -61,7 +61,7 @@ class ICEM(Planner):
     samples: int = 200
     iterations: int = 4
     elites: int = 20
-    spread: float = 0.5
+    spread: float = 1.0
     momentum: float = 0.1
     exponent: float = 2.0
     kept: float = 0.3

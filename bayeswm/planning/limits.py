@@ -67,7 +67,7 @@ class Limits(NamedTuple):
             step = _each("a largest change", change, like)
             if not bool((step > 0).all()):
                 raise SpecError(f"expected a largest change > 0, got {change}")
-        if not bool((ends[0] < ends[1]).all()) or not bool((ends[0].isfinite() & ends[1].isfinite()).all()):
+        if not bool(((ends[0] < ends[1]) & (ends[1] - ends[0]).isfinite()).all()):
             raise SpecError(f"expected finite bounds with low < high, got {low} and {high}")
         return cls(ends[0], ends[1], step)
 

@@ -57,7 +57,7 @@ class MPPI(Planner):
     samples: int = 1000
     iterations: int = 1
     temperature: float = 1.0
-    spread: float = 0.5
+    spread: float = 1.0
     control_weight: float = 0.0
     smooth: bool = False
 
@@ -84,13 +84,13 @@ class MPPI(Planner):
             tried = limits.apply(nominal + (noise.cumsum(-2) if self.smooth else noise), problem.previous)
             score = problem.score(tried)
             diverged = diverged + score.diverged.mean(0) / self.iterations
-            key = score.key
+            key = ranked = score.key
             if self.control_weight:
                 scaled = nominal / (self.spread * limits.radius).square()
-                key = key + self.control_weight * (scaled * (tried - nominal)).sum((-1, -2))
-            elite = Elites.of(tried, score.key, 1)
+                ranked = key + self.control_weight * (scaled * (tried - nominal)).sum((-1, -2))
+            elite = Elites.of(tried, key, 1)
             best = best.or_better(elite)
-            nominal = self._averaged(tried, key, nominal)
+            nominal = self._averaged(tried, ranked, nominal)
             history.append(elite.key[0])
         nominal = limits.apply(nominal, problem.previous)
         final, key = settle(problem, nominal, best, diverged=diverged)
