@@ -57,9 +57,7 @@ def test_saturating_keeps_its_digits_near_the_goal() -> None:
 def test_distance_of_a_carts_pole_is_the_published_formula() -> None:
     """d^2 = x^2 + 2 x l sin + 2 l^2 + 2 l^2 cos, the target one length above the middle of the track."""
     schema, length = CartPole.swing_up().schema, 0.5
-    distance = tip_distance(
-        schema, ["angle"], lengths=[length], target=[0.0, length], base="position", upright=math.pi
-    )
+    distance = tip_distance(schema, ["angle"], lengths=[length], target=[0.0, length], base="position", upright=math.pi)
     state = torch.randn(50, 4, generator=G, dtype=torch.float64)
     # the formula's angle turns the other way round: its tip is at x + l sin, a positive angle here moves it to +x
     x, angle = state[:, 0], state[:, 2]

@@ -127,9 +127,7 @@ def test_a_constant_passes_through(risk: Risk, costs: np.ndarray, weight: np.nda
 @pytest.mark.parametrize("risk", [*COHERENT, Quantile(0.6), Entropic(0.5), Entropic(-0.5)], ids=str)
 @settings(max_examples=20)
 @given(costs=COSTS, more=arrays(np.float64, (3, 4), elements=st.floats(0.0, 5.0)), weight=WEIGHTS)
-def test_a_larger_cost_is_no_smaller_risk(
-    risk: Risk, costs: np.ndarray, more: np.ndarray, weight: np.ndarray
-) -> None:
+def test_a_larger_cost_is_no_smaller_risk(risk: Risk, costs: np.ndarray, more: np.ndarray, weight: np.ndarray) -> None:
     assert risk_of(risk, costs + more, weight) >= risk_of(risk, costs, weight) - 1e-7
 
 
@@ -162,7 +160,9 @@ def test_a_quantile_is_infinite_where_enough_diverge() -> None:
     assert float(Quantile(0.76)(costs, alone)) == float("inf")
 
 
-@pytest.mark.parametrize("risk", [Mean(), MeanDeviation(1.0), CVaR(0.5), Entropic(1.0), Quantile(0.9), WorstWorld()], ids=str)
+@pytest.mark.parametrize(
+    "risk", [Mean(), MeanDeviation(1.0), CVaR(0.5), Entropic(1.0), Quantile(0.9), WorstWorld()], ids=str
+)
 def test_a_world_without_weight_does_not_count(risk: Risk) -> None:
     costs = torch.tensor([[1.0, 2.0], [float("inf"), 7.0]])
     one = torch.tensor([0.0, float("-inf")])
