@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,17 +84,15 @@ def evaluate(flat: Tensor, x: Tensor, sizes: Sizes) -> Tensor:
     return out
 
 
-def together(
-    flat: Tensor, x: Tensor, sizes: Sizes, activate: Callable[[Tensor], Tensor] = torch.ops.aten.silu_
-) -> Tensor:
+def together(flat: Tensor, x: Tensor, sizes: Sizes) -> Tensor:
     """Return :func:`evaluate` by a few calls for all members, features first: the fastest while activations are small.
 
-    ``activate`` works in place. The result is a transposed view of (members, out, rows), whose columns are contiguous.
+    The result is a transposed view of (members, out, rows), whose columns are contiguous.
     """
     *hidden, last = layers(flat, sizes)
     values = x.mT
     for weights in hidden:
-        values = activate(torch.baddbmm(weights[:, -1:].mT, weights[:, :-1].mT, values))
+        values = torch.ops.aten.silu_(torch.baddbmm(weights[:, -1:].mT, weights[:, :-1].mT, values))
     return torch.baddbmm(last[:, -1:].mT, last[:, :-1].mT, values).mT
 
 
@@ -117,11 +115,20 @@ def _prefers_onednn() -> bool:
 
     A rule by maker instead of a measurement, so that results do not differ in the last bits from run to run.
     """
+    return _by_amd() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+@functools.cache
+def slow_tanh() -> bool:
+    """Whether tanh takes much longer than a sigmoid: on AMD processors MKL's has no fast path."""
+    return _by_amd()
+
+
+def _by_amd() -> bool:
     try:
-        maker = Path("/proc/cpuinfo").read_text()
+        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
     except OSError:
         return False
-    return "AuthenticAMD" in maker and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _affine(x: Tensor, weights: Tensor) -> Tensor:
