@@ -76,7 +76,7 @@ class MPPI(Planner):
     def _search(self, problem: Problem, memory: Mapping[str, Tensor], *, generator: torch.Generator | None) -> Found:
         limits = problem.limits
         shape = (*problem.starts, problem.horizon, len(limits.low))
-        nominal = memory["nominal"] if memory else limits.apply(torch.zeros_like(limits.low)).expand(shape)
+        nominal = memory["nominal"] if memory else limits.apply(limits.low.new_zeros(shape), problem.previous)
         best = Best.none(nominal)
         diverged, history = nominal.new_zeros(problem.starts), list[Tensor]()
         for _ in range(self.iterations):
