@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import NotInvertible, SpecError
+from bayeswm.base.shapes import common_shape
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
 
@@ -95,7 +96,7 @@ class Gaussian(Law):
 
     def __init__(self, mean: Tensor, scale: Tensor | None = None, *, noisy: tuple[int, ...] | None = None) -> None:
         if scale is not None and scale.ndim >= mean.ndim and scale.shape != mean.shape:
-            mean = mean.expand(torch.broadcast_shapes(mean.shape, scale.shape))
+            mean = mean.expand(common_shape(mean.shape, scale.shape))
         self._mean = mean
         self.scale = scale
         self.noisy = None if noisy is None or len(noisy) == mean.shape[-1] else noisy
@@ -113,26 +114,27 @@ class Gaussian(Law):
     def variance(self) -> Tensor:
         if self.scale is None:
             return torch.zeros_like(self._mean)
-        return self.scale.square().expand(torch.broadcast_shapes(self._mean.shape, self.scale.shape))
+        return self.scale.square().expand(common_shape(self._mean.shape, self.scale.shape))
 
     @property
     def spread(self) -> Tensor:
         """Standard deviations, shape as ``mean``; 0 where there is no noise."""
         if self.scale is None:
             return torch.zeros_like(self._mean)
-        return self.scale.expand(torch.broadcast_shapes(self._mean.shape, self.scale.shape))
+        return self.scale.expand(common_shape(self._mean.shape, self.scale.shape))
 
     @override
     def push(self, noise: Tensor) -> Tensor:
         if self.noisy is None and self.scale is not None:
             return torch.addcmul(self._mean, self.scale, noise)
         if not self.noisy:
-            return self._mean.expand(
-                torch.broadcast_shapes(self._mean.shape[:-1], noise.shape[:-1]) + self._mean.shape[-1:]
-            )
+            lead, given = self._mean.shape[:-1], noise.shape[:-1]
+            if given == lead or (given.numel() == 1 and len(given) <= len(lead)):
+                return self._mean  # no detour for nothing
+            return self._mean.expand(common_shape(lead, given) + self._mean.shape[-1:])
         spread = self.spread[..., list(self.noisy)]
         moved = spread * noise
-        shape = torch.broadcast_shapes(self._mean.shape[:-1], moved.shape[:-1])
+        shape = common_shape(self._mean.shape[:-1], moved.shape[:-1])
         index = torch.tensor(self.noisy, device=moved.device)
         return self._mean.expand(*shape, -1).index_add(-1, index, moved.expand(*shape, -1))
 
@@ -218,7 +220,7 @@ class MultivariateGaussian(Law):
     @override
     def variance(self) -> Tensor:
         variance = self.scale_tril.square().sum(-1)
-        return variance.expand(torch.broadcast_shapes(self._mean.shape, variance.shape))
+        return variance.expand(common_shape(self._mean.shape, variance.shape))
 
     @override
     def push(self, noise: Tensor) -> Tensor:

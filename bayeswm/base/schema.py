@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bayeswm.base.errors import SpecError, UnknownVariableError
 from bayeswm.base.kinds import Angle, Categorical, Kind, Real, Rotation, categorical, kind_of, wrap
+from bayeswm.base.shapes import common_shape
 
 
 @dataclass(frozen=True)
@@ -194,7 +195,7 @@ class Variables(tuple[Variable, ...]):
         """Apply a change to a value; angles stay on their lift, shape (..., size)."""
         if self.flat:
             return value + change
-        batch = torch.broadcast_shapes(value.shape[:-1], change.shape[:-1])
+        batch = common_shape(value.shape[:-1], change.shape[:-1])
         value, change = value.expand(*batch, value.shape[-1]), change.expand(*batch, change.shape[-1])
         tangent = _slices(self, [v.kind.tangent_size for v in self])
         return torch.cat([v.kind.add(value[..., s], change[..., tangent[v.name]]) for v, s in self._slots()], -1)

@@ -140,7 +140,12 @@ class Structure(ABC):
 
         Actions and context may lack the world and particle axes.
         """
-        worlds = max([state.shape[0], *(len(v) for v in parameters.values())])
+        worlds = max([state.shape[0], *(v.shape[0] for v in parameters.values())])
+        if worlds == 1:  # without the detour: small systems are bound by the number of calls
+            action, context = (v.squeeze(0) if v.ndim == state.ndim else v for v in (action, context))
+            values = {k: v.squeeze(0) for k, v in parameters.items()}
+            mean, scale = self.transition(values, state.squeeze(0), action, context, step)
+            return mean.unsqueeze(0), None if scale is None else scale.unsqueeze(0)
         state = state.expand(worlds, *state.shape[1:])
 
         def one(values: dict[str, Tensor], x: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
@@ -151,12 +156,8 @@ class Structure(ABC):
             return 0 if values.ndim == state.ndim else None
 
         action, context = (v[0] if v.ndim == state.ndim and v.shape[0] == 1 else v for v in (action, context))
-        if worlds == 1:
-            out = one({k: v[0] for k, v in parameters.items()}, state[0], action, context)
-            out = tuple(v[None] for v in out)
-        else:
-            dims = (dict.fromkeys(parameters, 0), 0, axis(action), axis(context))
-            out = torch.func.vmap(one, in_dims=dims)(dict(parameters), state, action, context)
+        dims = (dict.fromkeys(parameters, 0), 0, axis(action), axis(context))
+        out = torch.func.vmap(one, in_dims=dims)(dict(parameters), state, action, context)
         return (out[0], None) if len(out) == 1 else (out[0], out[1])
 
     def initial(self, worlds: int, generator: torch.Generator | None, dtype: torch.dtype) -> dict[str, Tensor]:

@@ -415,7 +415,9 @@ class StructureWorlds(MarkovWorlds):
                 f"got {shapes[0]} and {shapes[1]}"
             )
         noise = self.parameters.get("process_noise")
-        if noise is not None:
+        if self.noisy == ():
+            scale = None
+        elif noise is not None:
             scale = noise.view(len(self), *(1,) * (mean.ndim - 2), -1)
         if self.law is not None:
             return self.law(mean, scale, parameters=self.parameters, inputs=(carry, action, context))

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
+from bayeswm.base.shapes import common_shape
 from bayeswm.base.structure import Structure
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief, Noise, StructureWorlds, Worlds
@@ -102,7 +103,7 @@ class EpisodeWorlds(Worlds):
             zero = mean.new_zeros(*mean.shape[:-1], self.episode_noise_size)
             return self.inner.method.begin(torch.cat((mean, zero), -1), root)
         drawn = belief.push(belief.mean.new_zeros(*belief.mean.shape[:-1], 0) if initial is None else initial)
-        return _joined(drawn.expand(*torch.broadcast_shapes(drawn.shape[:-1], episode.shape[:-1]), -1), episode)
+        return _joined(drawn.expand(*common_shape(drawn.shape[:-1], episode.shape[:-1]), -1), episode)
 
     @override
     def initial_noise_size(self, belief: Belief) -> int:
@@ -213,7 +214,7 @@ class _Visible(Law):
 
     def _whole(self, state: Tensor) -> Tensor:
         rest = self.law.mean[..., self.size :]
-        lead = torch.broadcast_shapes(state.shape[:-1], rest.shape[:-1])
+        lead = common_shape(state.shape[:-1], rest.shape[:-1])
         return torch.cat((state.expand(*lead, -1), rest.expand(*lead, -1)), -1)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from bayeswm.base.errors import SpecError, UnknownVariableError
 from bayeswm.base.kinds import Angle, Real
 from bayeswm.base.schema import Schema, Variable
+from bayeswm.base.shapes import common_shape
 from bayeswm.inference.gp_algebra import Kernel
 from bayeswm.inference.gp_kernels import RBF, Matern
 from bayeswm.inference.gp_leaf import entries
@@ -94,7 +95,7 @@ class Inputs:
     def __call__(self, state: Tensor, action: Tensor, context: Tensor) -> Tensor:
         """Return the inputs, shape (*batch, D)."""
         s = self.schema
-        batch = torch.broadcast_shapes(state.shape[:-1], action.shape[:-1], context.shape[:-1])
+        batch = common_shape(state.shape[:-1], action.shape[:-1], context.shape[:-1])
         given = (state, action, context)
         parts = [g.embed(p) for g, p in zip((s.state, s.action, s.context), given, strict=True)]
         if self.raw:

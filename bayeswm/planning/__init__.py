@@ -3,11 +3,15 @@
 from bayeswm.planning.cem import CEM
 from bayeswm.planning.constraints import Constraint
 from bayeswm.planning.costs import quadratic, saturating, tip_distance
+from bayeswm.planning.frozen import frozen
+from bayeswm.planning.icem import ICEM
 from bayeswm.planning.limits import Limits
+from bayeswm.planning.mppi import MPPI
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.plan import Plan
 from bayeswm.planning.planner import Planner
 from bayeswm.planning.problem import Problem, Score
+from bayeswm.planning.random_shooting import RandomShooting
 from bayeswm.planning.risk import (
     Aleatoric,
     CVaR,
@@ -23,6 +27,8 @@ from bayeswm.planning.risk import (
 
 __all__ = [
     "CEM",
+    "ICEM",
+    "MPPI",
     "Aleatoric",
     "CVaR",
     "Constraint",
@@ -37,9 +43,11 @@ __all__ = [
     "Planner",
     "Problem",
     "Quantile",
+    "RandomShooting",
     "Risk",
     "Score",
     "WorstWorld",
+    "frozen",
     "quadratic",
     "saturating",
     "tip_distance",

@@ -54,14 +54,20 @@ class Limits(NamedTuple):
         change: float | Tensor | None = None,
         like: Tensor,
     ) -> Self:
-        """Return bounds, in the number format of ``like``, whose shape (A,) they broadcast to."""
-        ends = [torch.as_tensor(v, dtype=like.dtype, device=like.device).expand(like.shape) for v in (low, high)]
+        """Return bounds, in the number format of ``like``, whose shape (A,) they broadcast to.
+
+        Raises
+        ------
+        SpecError
+            For numbers that make no sense, or more of them than actions.
+        """
+        ends = [_each("bounds", v, like) for v in (low, high)]
         step = None
         if change is not None:
-            step = torch.as_tensor(change, dtype=like.dtype, device=like.device).expand(like.shape)
+            step = _each("a largest change", change, like)
             if not bool((step > 0).all()):
                 raise SpecError(f"expected a largest change > 0, got {change}")
-        if not bool((ends[0] < ends[1]).all()) or not bool((ends[0].isfinite() & ends[1].isfinite()).all()):
+        if not bool(((ends[0] < ends[1]) & (ends[1] - ends[0]).isfinite()).all()):
             raise SpecError(f"expected finite bounds with low < high, got {low} and {high}")
         return cls(ends[0], ends[1], step)
 
@@ -111,3 +117,14 @@ class Limits(NamedTuple):
                 f"expected {names[index[-1]]} between {float(self.low[index[-1]]):g} and "
                 f"{float(self.high[index[-1]]):g}, got {float(actions[tuple(index)]):g} at {tuple(index[:-1])}"
             )
+
+
+def _each(what: str, values: Ends, like: Tensor) -> Tensor:
+    """Return one number for each action."""
+    given = torch.as_tensor(values, dtype=like.dtype, device=like.device)
+    try:
+        return given.expand(like.shape)
+    except RuntimeError:
+        raise SpecError(
+            f"expected {what} fitting {len(like)} action(s), one number or as many, got shape {tuple(given.shape)}"
+        ) from None

@@ -103,9 +103,8 @@ class Objective:
             last = self.terminal(states[..., -1, :], context[..., -1, :])
             if last.ndim > len(lead) or not _broadcasts(last, lead):
                 raise SpecError(f"expected a terminal cost of shape {tuple(lead)}, got {tuple(last.shape)}")
-        if self.termination is not None:
-            seen = torch.cat((context[..., :1, :], context), -2)
-            ended = self.termination(states, seen).expand(*lead, steps + 1).cummax(-1).values
+        ended = self.ended(states, context)
+        if ended is not None:
             by_step = torch.where(ended[..., :-1], 0.0, by_step)
             last = None if last is None else torch.where(ended[..., -2], 0.0, last)
         if self.discount < 1:
@@ -114,6 +113,13 @@ class Objective:
             last = None if last is None else last * factor[-1]
         total = by_step.sum(-1) if last is None else by_step.sum(-1) + last
         return total.expand(lead)
+
+    def ended(self, states: Tensor, context: Tensor) -> Tensor | None:
+        """Return whether the episode has ended at or before each state, shape (..., H + 1); None if it never does."""
+        if self.termination is None:
+            return None
+        seen = torch.cat((context[..., :1, :], context), -2)
+        return self.termination(states, seen).expand(states.shape[:-1]).cummax(-1).values
 
     def _stages(self, states: Tensor, actions: Tensor, context: Tensor) -> Tensor:
         shape = states.shape[:-1]

@@ -166,7 +166,7 @@ class Planner(ABC):
         lost = previous.fallback
         if not bool(lost.any()):
             return memory
-        like = problem.limits.apply(torch.zeros_like(problem.limits.low))
+        like = problem.limits.apply(torch.zeros_like(problem.limits.low)[None])[0]
         return {k: torch.where(lost[..., None, None], like, v) for k, v in memory.items()}
 
     def _planned(self, problem: Problem, found: Found) -> Plan:

@@ -36,12 +36,16 @@ class Score(NamedTuple):
 
     @property
     def key(self) -> Tensor:
-        """What to minimise: the cost; where a hard constraint is broken, more than any cost, by its excess."""
-        broken = self.excess > 0
-        if not bool(broken.any()):
-            return self.cost
+        """What to minimise: the cost; where a hard constraint is broken, more than any cost, by its excess.
+
+        Infinite, never NaN, for what cannot be used.
+        """
         big = torch.finfo(self.cost.dtype).max ** 0.5
-        return torch.where(broken, big * (1 + self.excess), self.cost)
+        key = self.cost
+        broken = self.excess > 0
+        if bool(broken.any()):
+            key = torch.where(broken, big * (1 + self.excess), key)
+        return torch.where(self.cost.abs() < big, key, float("inf"))
 
 
 class Problem:
@@ -124,32 +128,22 @@ class Problem:
         -------
         Tensor, shape (worlds, particles, candidates, *starts, H + 1, S)
         """
-        worlds, context, noise = self.worlds, self.context, self.noise.step
+        worlds, noise = self.worlds, self.noise.step
         size = (len(worlds), self.particles, len(actions), *self.starts)
         carry = self._spread(self._origin, len(actions))
         states = [worlds.state(carry)]
-        store: Tensor | None = None
-        keep = torch.is_grad_enabled() and (actions.requires_grad or states[0].requires_grad)
-        for t in range(self.horizon):
-            step_noise = _at(noise, t, states[0])
-            given = (actions[..., t, :], context[..., t, :])
+        none = states[0].new_empty(1, 1, *(1,) * (states[0].ndim - 3), 0)
+        by_step = (none,) * self.horizon if noise is None else noise.unbind(-2)
+        for t, given in enumerate(zip(actions.unbind(-2), self.context.unbind(-2), strict=True)):
             if t > 0 and self.meetings:
                 shuffle = Shuffle(worlds, None, size=size)
                 law = shuffle.transition(carry, *given, step=t, meeting=self.meetings[t - 1])
             else:
                 law = worlds.transition(carry, *given, step=t)
-            carry = law.push(step_noise)
-            x = worlds.state(carry)
-            if keep:
-                states.append(x)
-                continue
-            if store is None:
-                store = x.new_empty(*size, self.horizon + 1, x.shape[-1])
-                store[..., 0, :] = states[0]
-            store[..., t + 1, :] = x
-        if store is not None:
-            return store
-        return torch.stack([x.expand(*size, x.shape[-1]) for x in states], -2)
+            carry = law.push(by_step[t])
+            states.append(worlds.state(carry))
+        # steps lie one behind the other in memory: each is copied as a whole
+        return torch.stack([x.expand(*size, x.shape[-1]) for x in states]).movedim(0, -2)
 
     def costs(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the states, the cost of each particle (infinite where it diverged), and which ones diverged."""
@@ -159,9 +153,13 @@ class Problem:
         # one reduction tells whether anything went wrong; only then look particle by particle
         bad = torch.zeros(costs.shape, dtype=torch.bool, device=costs.device)
         if not bool(states.detach().abs().amax() < limit):
-            bad = ~(states.detach().abs() < limit).all(-1).all(-1)
-        if not bool(costs.detach().abs().amax() < limit):
-            bad = bad | ~(costs.detach() < float("inf"))
+            wrong = ~(states.detach().abs() < limit).all(-1)
+            ended = self.objective.ended(states.detach(), self.context)
+            if ended is not None:  # what comes after an episode's end is of no concern
+                wrong[..., 1:] &= ~ended[..., :-1]
+            bad = wrong.any(-1)
+        if not bool(costs.detach().isfinite().all()):
+            bad = bad | ~costs.detach().isfinite()
         if bool(bad.any()):
             costs = torch.where(bad, float("inf"), costs)
         return states, costs, bad
@@ -218,11 +216,6 @@ class Problem:
             return v.expand(*v.shape[:2], candidates, *v.shape[3:])
 
         return tree_map(wider, carry)
-
-
-def _at(noise: Tensor | None, t: int, like: Tensor) -> Tensor:
-    """Return the noise of a step, empty where there is none."""
-    return like.new_empty(1, 1, *(1,) * (like.ndim - 3), 0) if noise is None else noise[..., t, :]
 
 
 def _belief(worlds: Worlds, belief: Belief) -> tuple[Belief, tuple[int, ...]]:

@@ -183,8 +183,9 @@ class Entropic(Risk):
     @override
     def __call__(self, costs: Tensor, log_weight: Tensor) -> Tensor:
         k, particles = self.sensitivity, costs.shape[1]
-        infinite = ~costs.isfinite()
-        finite = torch.where(infinite, 0.0, costs)
+        # a world without weight does not count, whatever it costs
+        infinite = ~costs.isfinite() & (_column(log_weight, costs) > float("-inf"))
+        finite = torch.where(costs.isfinite(), costs, 0.0)
         center = finite.mean((0, 1))
         log_mean = torch.logsumexp(k * (finite - center), 1) - math.log(particles)
         log_weight = torch.log_softmax(log_weight.to(log_mean), 0)
@@ -194,7 +195,7 @@ class Entropic(Risk):
 
 @dataclass(frozen=True)
 class WorstWorld(Risk):
-    """The largest risk over worlds, each taken by itself.
+    """The largest risk over worlds, each taken by itself; worlds without weight do not count.
 
     Parameters
     ----------
@@ -211,7 +212,8 @@ class WorstWorld(Risk):
 
     @override
     def __call__(self, costs: Tensor, log_weight: Tensor) -> Tensor:
-        return _by_world(self.within, costs).amax(0)
+        each = _by_world(self.within, costs)
+        return torch.where(_column(log_weight, each) > float("-inf"), each, float("-inf")).amax(0)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from bayeswm.structures.linear import Linear
 from bayeswm.structures.lotka_volterra import LotkaVolterra
 from bayeswm.structures.mlp import MLP
 from bayeswm.structures.pendulum import Pendulum
+from bayeswm.structures.pretrained import frozen_network
 from bayeswm.structures.residual import Residual
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "Pendulum",
     "Residual",
     "SemiImplicitEuler",
+    "frozen_network",
 ]

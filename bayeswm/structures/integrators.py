@@ -67,7 +67,7 @@ class Euler(Integrator):
 
     @override
     def advance(self, field: Field, state: Tensor, h: float, pairs: Pairs, limits: Limits) -> Tensor:
-        return _clip(state + h * field(state), limits)
+        return _clip(torch.add(state, field(state), alpha=h), limits)
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,14 @@ class SemiImplicitEuler(Integrator):
 
     @override
     def advance(self, field: Field, state: Tensor, h: float, pairs: Pairs, limits: Limits) -> Tensor:
-        moved = _clip(state + h * field(state), limits)
-        return _set_positions(moved, state, moved, h=h, pairs=pairs)
+        _need(pairs)
+        columns = list(torch.add(state, field(state), alpha=h).unbind(-1))
+        for column, limit in limits:
+            columns[column] = columns[column].clamp(-limit, limit)
+        before = state.unbind(-1)
+        for position, rate in pairs:
+            columns[position] = torch.add(before[position], columns[rate], alpha=h)
+        return torch.stack(columns, -1)
 
 
 @dataclass(frozen=True)
@@ -120,14 +126,6 @@ def _clip(state: Tensor, limits: Limits) -> Tensor:
     columns = list(state.unbind(-1))
     for column, limit in limits:
         columns[column] = columns[column].clamp(-limit, limit)
-    return torch.stack(columns, -1)
-
-
-def _set_positions(base: Tensor, before: Tensor, velocity: Tensor, *, h: float, pairs: Pairs) -> Tensor:
-    _need(pairs)
-    columns = list(base.unbind(-1))
-    for position, rate in pairs:
-        columns[position] = before[..., position] + h * velocity[..., rate]
     return torch.stack(columns, -1)
 
 

@@ -16,6 +16,7 @@ from bayeswm.base.errors import DataWarning, SpecError
 from bayeswm.base.kinds import Angle
 from bayeswm.base.random import standard_normal
 from bayeswm.base.schema import Schema
+from bayeswm.base.shapes import common_shape
 from bayeswm.base.structure import Parameter, Parameters, Structure
 from bayeswm.base.trajectories import Transitions
 from bayeswm.structures import networks
@@ -144,7 +145,7 @@ class MLP(Structure):
     def features(self, state: Tensor, action: Tensor, context: Tensor) -> Tensor:
         """Return the network's inputs before they are standardised, shape (..., features)."""
         s = self._bound
-        batch = torch.broadcast_shapes(state.shape[:-1], action.shape[:-1], context.shape[:-1])
+        batch = common_shape(state.shape[:-1], action.shape[:-1], context.shape[:-1])
         parts = (s.state.embed(state), s.action.embed(action), s.context.embed(context))
         return torch.cat([p.expand(*batch, p.shape[-1]) for p in parts if p.shape[-1]], -1)
 
@@ -170,10 +171,10 @@ class MLP(Structure):
         mean, raw = out.chunk(2, -1)
         change = torch.addcmul(wide("change_mean"), wide("change_scale"), mean)
         scale = noise_variance(raw).sqrt() * wide("change_scale")
-        after, bounds = state + change.view(*shape, -1), self._bounds(out.dtype, out.device)
+        after, bounds = state + change.reshape(*shape, -1), self._bounds(out.dtype, out.device)
         if bounds is not None:
             after = after.clamp(*bounds)
-        return after, scale.view(*shape, -1)
+        return after, scale.reshape(*shape, -1)
 
     def _bounds(self, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor] | None:
         """Return the lowest and highest values of the state's columns, each of shape (S,), if there are any bounds."""

@@ -145,8 +145,10 @@ class Pendulum(Structure):
 
         def field(x: Tensor) -> Tensor:
             angle, speed = x.unbind(-1)
-            force = torque + weight * torch.sin(angle - self.upright) - parameters["damping"] * speed
-            force = force - parameters["friction"] * torch.tanh(speed / _STICTION_SPEED)
+            tilt = angle - self.upright if self.upright else angle
+            force = torch.addcmul(torque, weight, torch.sin(tilt))
+            force = torch.addcmul(force, parameters["damping"], speed, value=-1)
+            force = torch.addcmul(force, parameters["friction"], torch.tanh(speed / _STICTION_SPEED), value=-1)
             return torch.stack(torch.broadcast_tensors(speed, force / inertia), -1)
 
         limits = () if self.speed_limit is None else ((1, self.speed_limit),)
