@@ -261,7 +261,7 @@ def _cloud(  # noqa: PLR0917 (as DynamicsModel.moments)
     covariance = covariance.expand(covariance.shape[0], *batch, size, size)
     check_markov(worlds, "moments of a step")
     rule = fifth_degree(size)
-    points = cubature_points(mean, covariance, rule)
+    points = cubature_points(mean, covariance_root(covariance), rule)
     return send(worlds, points, mean, rule=rule, action=action, context=context, step=step)
 
 
@@ -286,11 +286,25 @@ def check_markov(worlds: Worlds, who: str) -> None:
         )
 
 
-def cubature_points(mean: Tensor, covariance: Tensor, rule: Cubature) -> Tensor:
-    """Return the points of a rule for Gaussian beliefs (W or 1, *batch, n), shape (W or 1, K, *batch, n)."""
+def cubature_points(mean: Tensor, root: Tensor, rule: Cubature) -> Tensor:
+    """Return the points of a rule for Gaussian beliefs.
+
+    Parameters
+    ----------
+    mean : Tensor, shape (W or 1, *batch, n)
+        Means.
+    root : Tensor, shape (W or 1, *batch, n, n)
+        Roots of the covariances.
+    rule : Cubature
+        Of n inputs.
+
+    Returns
+    -------
+    Tensor, shape (W or 1, K, *batch, n)
+    """
     points = rule.points.to(mean)
     points = points if points.ndim == 3 else points[None]
-    return mean[:, None] + torch.einsum("w...ij,wkj->wk...i", covariance_root(covariance), points)
+    return mean[:, None] + torch.einsum("w...ij,wkj->wk...i", root, points)
 
 
 def send(
