@@ -273,10 +273,15 @@ def check_markov(worlds: Worlds, who: str) -> None:
     SpecError
         If the state is hidden, an episode has noise of its own, or a variable is no number on a line.
     """
-    if not worlds.state_is_measured or worlds.episode_noise_size:
+    schema = worlds.schema
+    plain = worlds.state_is_measured and not worlds.episode_noise_size
+    if plain:
+        blank = torch.zeros(schema.state.size, dtype=worlds.dtype, device=worlds.device)
+        plain = isinstance(worlds.start(blank, blank.new_zeros(schema.context.size)), Tensor)
+    if not plain:
         raise SpecError(
-            f"expected worlds whose carry is the state for {who}, got a hidden state or numbers of an episode; use "
-            "rollout(), or propagate() with FixedWorlds or FreshWorlds"
+            f"expected worlds whose carry is the state for {who}, got a hidden state, numbers of an episode or a "
+            f"memory in {type(worlds).__name__}; use rollout(), or propagate() with FixedWorlds or FreshWorlds"
         )
     if not worlds.schema.state.flat:
         kinds = ", ".join(f"{v.name}: {v.kind.name}" for v in worlds.schema.state)

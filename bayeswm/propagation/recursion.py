@@ -271,12 +271,6 @@ def _beginning(worlds: Worlds, belief: Belief, context: Tensor, *, count: int) -
             raise DataError("expected a covariance without negative eigenvalues as the belief, got another")
     else:
         carry = worlds.start(belief, context)
-        known = isinstance(carry, Tensor) and carry.ndim >= 3 and carry.shape[-1] == worlds.schema.state.size
-        if not known:
-            raise SpecError(
-                f"expected worlds whose carry is the state for moments, got {type(worlds).__name__}; use "
-                "FixedWorlds or FreshWorlds"
-            )
         if isinstance(belief, Trajectories) and not bool(carry.isfinite().all()):
             raise DataError("expected a finite last state of the history, got NaN or infinity")
         mean = carry[:1, 0]

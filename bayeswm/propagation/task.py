@@ -72,6 +72,10 @@ class Method(Protocol):
 class GaussianPolicy(Protocol):
     """A policy that knows its own moments, as PILCO's do; others are passed by cubature."""
 
+    def __call__(self, state: Tensor, step: int, /) -> Tensor:
+        """Return actions, as any policy."""
+        ...
+
     def moments(self, mean: Tensor, covariance: Tensor, step: int) -> Moments:
         """Return moments of the action from a Gaussian belief about the state.
 
