@@ -108,11 +108,14 @@ class Cloud(NamedTuple):
     def by_world(self) -> Moments:
         """Return the moments in each world; there the covariance is all aleatoric."""
         weight = self.weight.view(-1, *(1,) * (self.after.ndim - 2))
-        mean = (weight * self.after).sum(1)
-        off = self.after - mean[:, None]
+        # from one of the points: where all are equal, rounding leaves no variance
+        origin = self.after[:, :1]
+        off = self.after - origin
+        shift = (weight * off).sum(1, keepdim=True)
+        off = off - shift
         covariance = _outer(weight * off, off).sum(1) + self.noise
         cross = _outer(weight * self.before, off).sum(1)
-        return Moments(mean, covariance, cross, covariance)
+        return Moments((origin + shift)[:, 0], covariance, cross, covariance)
 
     def pooled(self, world_weight: Tensor, *, exhaustive: bool) -> Moments:
         """Return the moments over worlds and belief together, of a world that is met for this step only.
@@ -127,20 +130,22 @@ class Cloud(NamedTuple):
         """
         axes = (1,) * (self.after.ndim - 2)
         weight, worlds = self.weight.view(-1, *axes), world_weight.to(self.after).view(-1, 1, *axes)
-        common = (worlds * self.after).sum(0)
-        mean = (weight * common).sum(0)
-        off = common - mean
+        origin = self.after[:1, :1]
+        relative = self.after - origin
+        common = (worlds * relative).sum(0)
+        shift = (weight * common).sum(0)
+        off = common - shift
         within = _outer(weight * off, off).sum(0) + (worlds * self.noise).sum(0)
         single = not exhaustive and float(worlds.square().sum()) > 1 - 1e-12
         if single:
             between, aleatoric = 0.0, torch.full_like(within, float("nan"))
         else:
-            apart = self.after - common
+            apart = relative - common
             between = _outer(worlds * weight * apart, apart).sum((0, 1))
             between = between if exhaustive else between / (1 - worlds.square().sum())
             aleatoric = within
         cross = _outer(weight * self.before[0], off).sum(0)
-        return Moments(mean, within + between, cross, aleatoric)
+        return Moments(origin[0, 0] + shift, within + between, cross, aleatoric)
 
 
 def pooled_moments(  # noqa: PLR0917 (as DynamicsModel.moments)
