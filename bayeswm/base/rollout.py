@@ -402,6 +402,14 @@ def checked_arguments(
         ) from None
     if isinstance(state, Tensor):
         state = state.expand(*full, state.shape[-1])
+    elif isinstance(state, Law) and full != batch:
+        more, old = len(full) - len(batch), 2 + len(batch)
+
+        def widen(values: Tensor) -> Tensor:
+            lead, tail = values.shape[:2], values.shape[old:]
+            return values.reshape(*lead, *(1,) * more, *values.shape[2:]).expand(*lead, *full, *tail)
+
+        state = state.map(widen)
     elif full != batch:
         raise DataError(f"expected actions of batch shape {batch}, as the belief has, got {tuple(plan.shape[:-2])}")
     return state, plan.expand(*full, *plan.shape[-2:]), tuple(full), steps

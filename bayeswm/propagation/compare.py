@@ -59,10 +59,10 @@ def compare(
     Returns
     -------
     xarray.Dataset
-        By method, horizon and variable, averaged over the batch: ``mean_error`` and ``wasserstein`` (the distance of
+        By ``methods``, ``horizon`` and ``variable``, averaged over the batch: ``mean_error`` and ``wasserstein`` (the distance of
         the marginal laws, the area between their distribution functions) in standard deviations of the reference,
         lower is better; ``sd_ratio`` to the reference, 1 is right; ``epistemic_share`` of the variance, NaN where a
-        method has no split. By method: ``seconds`` of CPU. Of the reference: ``reference_sd`` and
+        method has no split. By ``methods``: ``seconds`` of CPU. Of the reference: ``reference_sd`` and
         ``reference_epistemic_share``. A Monte Carlo reference of N particles cannot tell distances below about
         1 / sqrt(N) apart; where it has no spread at all, errors are in the variable's units and the ratio is NaN.
 
@@ -79,7 +79,7 @@ def compare(
     >>> g = torch.Generator().manual_seed(0)
     >>> table = compare(model, torch.zeros(2), torch.ones(10, 1), generator=g, reference=FixedWorlds(particles=100))
     >>> dict(table["mean_error"].sizes)
-    {'method': 7, 'horizon': 10, 'variable': 2}
+    {'methods': 7, 'horizon': 10, 'variable': 2}
     """
     import numpy as np
     import xarray as xr
@@ -111,18 +111,19 @@ def compare(
             rows["sd_ratio"].append(_over_batch(ratio))
             rows["wasserstein"].append(_over_batch(truth.distance(_Marginals(found)) / scale))
             rows["epistemic_share"].append(_over_batch(_epistemic_share(found)))
-    dims = ("method", "horizon", "variable")
+    # not "method": Dataset.sel(method=) means something else, and would return everything
+    dims = ("methods", "horizon", "variable")
     data = {k: (dims, torch.stack(v).cpu().numpy()) for k, v in rows.items()}
     of_reference = {"reference_sd": base.stddev, "reference_epistemic_share": _epistemic_share(base)}
     steps = np.arange(1, base.horizon + 1)
     return xr.Dataset(
         {
             **data,
-            "seconds": ("method", np.array(seconds)),
+            "seconds": ("methods", np.array(seconds)),
             **{k: (dims[1:], _over_batch(v).cpu().numpy()) for k, v in of_reference.items()},
         },
         coords={
-            "method": list(named),
+            "methods": list(named),
             "horizon": steps,
             "time": ("horizon", steps * base.time_step, {"units": "s"}),
             "variable": list(base.variables.columns),

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bayeswm.base import Gaussian, MultivariateGaussian, Schema, StructureWorlds, Variable
+from bayeswm.base import Gaussian, Moments, MultivariateGaussian, Schema, StructureWorlds, Variable
 from bayeswm.propagation import Linearized, MomentMatching, MomentReset, Unscented
 from bayeswm.structures import Linear
 
@@ -125,3 +125,21 @@ def normal_moments(mean: float, sd: float, highest: int) -> list[float]:
     for n in range(2, highest + 1):
         found.append(mean * found[-1] + (n - 1) * sd**2 * found[-2])
     return found
+
+
+GAIN = torch.tensor([[-0.4, 0.3]], dtype=F64)
+
+
+def feedback(state: Tensor, step: int) -> Tensor:
+    return state @ GAIN.mT + 0.1 * step
+
+
+class NoisyFeedback:
+    """Acts as ``feedback`` with a noise of variance 0.04, and says so."""
+
+    def __call__(self, state: Tensor, step: int) -> Tensor:
+        return feedback(state, step)
+
+    def moments(self, mean: Tensor, covariance: Tensor, step: int) -> Moments:
+        spread = GAIN @ covariance @ GAIN.mT + 0.04
+        return Moments(feedback(mean, step), spread, covariance @ GAIN.mT, spread)
