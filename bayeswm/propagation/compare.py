@@ -59,12 +59,12 @@ def compare(
     Returns
     -------
     xarray.Dataset
-        By ``methods``, ``horizon`` and ``variable``, averaged over the batch: ``mean_error`` and ``wasserstein`` (the distance of
-        the marginal laws, the area between their distribution functions) in standard deviations of the reference,
-        lower is better; ``sd_ratio`` to the reference, 1 is right; ``epistemic_share`` of the variance, NaN where a
-        method has no split. By ``methods``: ``seconds`` of CPU. Of the reference: ``reference_sd`` and
-        ``reference_epistemic_share``. A Monte Carlo reference of N particles cannot tell distances below about
-        1 / sqrt(N) apart; where it has no spread at all, errors are in the variable's units and the ratio is NaN.
+        By ``methods``, ``horizon`` and ``variable``, averaged over the batch: ``mean_error`` and ``wasserstein`` (the
+        distance of the marginal laws: the area between their distribution functions) in standard deviations of the
+        reference, lower is better; ``sd_ratio`` to the reference, 1 is right; ``epistemic_share`` of the variance, NaN
+        where a method has no split. By ``methods``: ``seconds`` of CPU. Of the reference: ``reference_sd`` and
+        ``reference_epistemic_share``. A reference of N particles cannot tell distances below about 1 / sqrt(N) apart;
+        where it has no spread at all, errors are in the variable's units and the ratio is NaN.
 
     Raises
     ------
