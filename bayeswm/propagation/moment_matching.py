@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.moments import Moments, fifth_degree
 from bayeswm.base.predictive import Predictive
-from bayeswm.base.random import make_generator
+from bayeswm.base.random import make_generator, spawn_seeds
 from bayeswm.propagation.recursion import Closed, Passage, Scheme, carry_on
 from bayeswm.propagation.task import Task
 
@@ -59,6 +59,10 @@ class MomentMatching:
 
 
 def _closed(model: DynamicsModel, task: Task) -> Closed:
+    # a family may have to draw worlds after all: the same ones then for both recursions and all steps
+    source = task.generator
+    seed = None if source is None else spawn_seeds(source, 1)[0]
+
     def moments(passage: Passage) -> Moments:
         mean, covariance, _ = passage.belief
         found = model.moments(
@@ -67,7 +71,7 @@ def _closed(model: DynamicsModel, task: Task) -> Closed:
             passage.action,
             context=passage.context if passage.context.shape[-1] else None,
             worlds=task.worlds,
-            generator=task.generator,
+            generator=None if source is None or seed is None else make_generator(seed, device=source.device),
         )
         return Moments(*(v[None].to(mean) for v in found))
 

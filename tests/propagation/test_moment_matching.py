@@ -10,8 +10,9 @@ from bayeswm.base import (
     StructureWorlds,
     Variable,
 )
+from bayeswm.base.random import spawn_seeds
 from bayeswm.propagation import MomentMatching, Unscented
-from bayeswm.structures import FromFunction
+from bayeswm.structures import FromFunction, Pendulum
 from tests.propagation import linear_systems as lin
 
 F64 = torch.float64
@@ -70,3 +71,18 @@ def test_a_quadratic_map_of_two_columns_is_exact_in_each_world() -> None:
         ]
         torch.testing.assert_close(law.mean[w, 0, 0], torch.stack((a[w] * (mx * my + xy), my + a[w] * (mx**2 + xx))))
         torch.testing.assert_close(law.covariance[w, 0, 0], torch.tensor(expected, dtype=F64))
+
+
+def test_a_family_that_draws_worlds_after_all_gets_the_same_ones_at_each_step() -> None:
+    class Drawing(bwm.KnownDynamics):
+        def moments(self, mean, covariance, action=None, *, context=None, worlds=64, generator=None):
+            return super().moments(mean, covariance, action, context=context, worlds=worlds, generator=generator)
+
+    given = {"structure": Pendulum(mass=torch.distributions.LogNormal(0.0, 0.2)), "noise": 0.01}
+    method, x0, actions = MomentMatching(pooled=True), torch.zeros(2), torch.ones(8, 1)
+    found = bwm.propagate(Drawing(**given), x0, actions, method=method, worlds=5, generator=generator())
+    seed = spawn_seeds(generator(), 1)[0]
+    worlds = bwm.KnownDynamics(**given).draw(5, generator=generator(seed))
+    same = bwm.propagate(worlds, x0, actions, method=method)
+    torch.testing.assert_close(found.covariance, same.covariance)
+    torch.testing.assert_close(found.epistemic_variance, same.epistemic_variance)
