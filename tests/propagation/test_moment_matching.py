@@ -14,6 +14,7 @@ from bayeswm.base.random import spawn_seeds
 from bayeswm.propagation import MomentMatching, Unscented
 from bayeswm.structures import FromFunction, Pendulum
 from tests.propagation import linear_systems as lin
+from tests.propagation.linear_systems import generator
 
 F64 = torch.float64
 LINE = Schema(state=[Variable("x")], action=[Variable("u")], time_step=1.0)
