@@ -113,8 +113,9 @@ class Cloud(NamedTuple):
         off = self.after - origin
         shift = (weight * off).sum(1, keepdim=True)
         off = off - shift
-        covariance = _outer(weight * off, off).sum(1) + self.noise
-        cross = _outer(weight * self.before, off).sum(1)
+        before = self.before.expand(len(off), *self.before.shape[1:])
+        covariance = torch.einsum("wk...i,wk...j->w...ij", weight * off, off) + self.noise
+        cross = torch.einsum("wk...i,wk...j->w...ij", weight * before, off)
         return Moments((origin + shift)[:, 0], covariance, cross, covariance)
 
     def pooled(self, world_weight: Tensor, *, exhaustive: bool) -> Moments:
@@ -135,16 +136,16 @@ class Cloud(NamedTuple):
         common = (worlds * relative).sum(0)
         shift = (weight * common).sum(0)
         off = common - shift
-        within = _outer(weight * off, off).sum(0) + (worlds * self.noise).sum(0)
+        within = torch.einsum("k...i,k...j->...ij", weight * off, off) + (worlds * self.noise).sum(0)
         single = not exhaustive and float(worlds.square().sum()) > 1 - 1e-12
         if single:
             between, aleatoric = 0.0, torch.full_like(within, float("nan"))
         else:
             apart = relative - common
-            between = _outer(worlds * weight * apart, apart).sum((0, 1))
+            between = torch.einsum("wk...i,wk...j->...ij", worlds * weight * apart, apart)
             between = between if exhaustive else between / (1 - worlds.square().sum())
             aleatoric = within
-        cross = _outer(weight * self.before[0], off).sum(0)
+        cross = torch.einsum("k...i,k...j->...ij", weight * self.before[0], off)
         return Moments(origin[0, 0] + shift, within + between, cross, aleatoric)
 
 
@@ -368,7 +369,3 @@ def send(
         noise = (lanes[..., None] * law.covariance).sum(1)
     noise = noise.expand(len(worlds), *batch, size, size)
     return Cloud(points - mean[:, None], after, noise, weight)
-
-
-def _outer(a: Tensor, b: Tensor) -> Tensor:
-    return a[..., :, None] * b[..., None, :]

@@ -68,6 +68,16 @@ def propagate(
     EstimateWarning
         If a covariance had to be repaired.
 
+    Notes
+    -----
+    Methods that run in each world give a weighted mixture of Gaussians, whose variance splits as that of a rollout
+    does. Pooled ones give one Gaussian and carry a second recursion for the aleatoric part: a belief around the same
+    mean, which begins with the belief's own covariance and meets the mean function of the worlds at each step, so that
+    only the spread of its values and the process noise are added. The epistemic part is the rest of the variance.
+
+    Covariances may be singular. Pivots below 100 eps of a variance are taken for 0; larger negative eigenvalues (a
+    closed form, or cubature of more than four inputs) are set to 0 with a warning.
+
     Examples
     --------
     >>> import bayeswm as bwm

@@ -19,6 +19,8 @@ from bayeswm.base import (
     UndefinedWarning,
     Variable,
 )
+from bayeswm.diagnostics.maps import Stretch
+from bayeswm.diagnostics.recalibrated import RecalibratedModel
 from bayeswm.propagation import FixedWorlds, Method, MomentMatching
 from bayeswm.structures import FromFunction, Pendulum
 from tests.hidden_models import hidden_mode_worlds
@@ -253,3 +255,14 @@ def test_other_default_dtype_and_inference_mode() -> None:
         finally:
             torch.set_default_dtype(before)
         assert torch.equal(found.clone(), expected)
+
+
+@pytest.mark.parametrize("method", [*IN_EACH, *POOLED], ids=name)
+def test_a_recalibrated_model_maps_moments_too(method: Method) -> None:
+    model = bwm.KnownDynamics(structure=Pendulum.gymnasium(), noise=0.1)
+    stretch = Stretch(("angle", "velocity"), {"factor": torch.full((4, 2), 2.0)})
+    wide = RecalibratedModel(model, stretch)
+    one, other = (
+        bwm.propagate(m, torch.zeros(2), torch.zeros(4, 1), method=method, generator=generator()) for m in (wide, model)
+    )
+    torch.testing.assert_close(one.stddev, 2 * other.stddev)
