@@ -20,6 +20,7 @@ from bayeswm.base.kinds import Kind, categorical
 from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
 from bayeswm.base.mixture import Estimate, LogScore
 from bayeswm.base.model import DynamicsModel
+from bayeswm.base.moments import Moments
 from bayeswm.base.parts import AleatoricParts, aleatoric_parts
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.rollout import rollout
@@ -48,6 +49,7 @@ __all__ = [
     "Law",
     "LogScore",
     "MarkovWorlds",
+    "Moments",
     "MultivariateGaussian",
     "Noise",
     "NotInvertible",
