@@ -247,6 +247,11 @@ class ExactPosterior:
         """K^-1 y, shape (S, n)."""
         return self.solve(self.y[..., None])[..., 0]
 
+    @cached_property
+    def reduction(self) -> Tensor:
+        """C in the posterior variance k(x, x) - k(x, centers) C k(centers, x): here K^-1, shape (S, n, n)."""
+        return torch.cholesky_inverse(self.factors[0])
+
     @property
     def centers(self) -> Tensor:
         """Where the kernels of a drawn function sit: at the data, shape (S, n, D)."""

@@ -273,6 +273,16 @@ class SparsePosterior:
         """Weights of the kernel at the inducing points in the mean, shape (S, m)."""
         return torch.linalg.solve_triangular(self._factors[0].mT, self._center, upper=True)[..., 0]
 
+    @cached_property
+    def reduction(self) -> Tensor:
+        """C in the posterior variance k(x, x) - k(x, centers) C k(centers, x), shape (S, m, m)."""
+        # L^-T (I - noise^2 C^-1) L^-1 for the factor L of the inducing points' covariance, in one product
+        left = -self.hyper.noise.square()[:, None, None] * torch.cholesky_inverse(self._inner)
+        left.diagonal(dim1=-2, dim2=-1).add_(1.0)
+        back = torch.linalg.solve_triangular(self._factors[0].mT, left, upper=True)
+        whole = torch.linalg.solve_triangular(self._factors[0], back, upper=False, left=False)
+        return 0.5 * (whole + whole.mT)
+
     def function(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the function, without noise, at points (k, D), both of shape (S, k)."""
         means, variances = [], []
