@@ -265,6 +265,10 @@ class ExactPosterior:
     def _solvers(self) -> list[ForwardSolver]:
         return [ForwardSolver(tril) for tril in self.factors[0]]
 
+    def explained_(self, cross: Tensor, *, output: int) -> Tensor:
+        """Return k' C k for covariances k (n, m) with the centers of an output, which are overwritten, shape (m,)."""
+        return self._solvers[output].squares_(cross)
+
     def function(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the function, without noise, at points (m, D), both of shape (S, m)."""
         means, variances = [], []
@@ -275,7 +279,7 @@ class ExactPosterior:
             for part in points.split(size):
                 cross = self.kernel.covariance(self.x, part, values)
                 mean.append(self.alpha[s] @ cross)
-                variance.append((prior - self._solvers[s].squares_(cross)).clamp(min=0.0))
+                variance.append((prior - self.explained_(cross, output=s)).clamp(min=0.0))
             means.append(torch.cat(mean))
             variances.append(torch.cat(variance))
         return torch.stack(means), torch.stack(variances)

@@ -131,11 +131,16 @@ def forward(moments: RBFMoments, mean: Tensor, covariance: Tensor, *, keep: bool
         back = None if columns is None else (w_a[:, rest], columns[:, rest])
         sweep(left[:, rest], right[:, rest], by[:, rest], small=small, out=rows[:, rest], back=back)
     values = (w_a * rows[..., 0]).sum(-1)
+    explained = (q * reduced[..., 0]).sum(-1)
+    if small:
+        # what is left of the prior variance at a known input, without the digits that C has lost
+        explained = explained + moments.explained(q)
+        reduced = reduced + moments.reduction @ by_q
     matched = Matched(
         w.sum(-1),
         (w[..., None, :] @ t)[..., 0, :].mT,
         values[:, number],
-        moments.log_signal.exp() - (q * reduced[..., 0]).sum(-1),
+        (moments.log_signal.exp() - explained).clamp(min=0.0),
     )
     if not keep:
         return matched, None

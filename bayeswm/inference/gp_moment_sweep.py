@@ -38,8 +38,8 @@ def sweep(
     back : pair of Tensor, shape (B, k, n), optional
         A row, and where to put its product with E.
     reduction : three Tensors, optional
-        C of shape (k, n, n), what to multiply C * (E + 1) with (B, k, n, c), and where to put it. Then E is taken to be
-        symmetric, and half of it is computed.
+        C of shape (k, n, n), what to multiply C * (E + 1), or C * E if exponents are small, with (B, k, n, c), and
+        where to put it. Then E is taken to be symmetric, and half of it is computed.
 
     Examples
     --------
@@ -99,8 +99,7 @@ def _sweep_some(
         if reduction is not None:
             c, by_q, reduced = reduction
             c = c[:, rows, columns]
-            e = torch.addcmul(c, c, e) if small else e.mul_(c)
-            _add_product(e, by_q, reduced, rows=rows, columns=columns, symmetric=True, single=single)
+            _add_product(e.mul_(c), by_q, reduced, rows=rows, columns=columns, symmetric=True, single=single)
     if not small:
         out -= by.sum(-2, keepdim=True)
         if back is not None:

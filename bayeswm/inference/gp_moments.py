@@ -61,6 +61,12 @@ class RBFMoments:
         Weights of the kernels in the mean.
     reduction : Tensor, shape (S, n, n)
         C.
+    pairs : Pairs
+        Pairs of outputs.
+    posterior : ExactPosterior or SparsePosterior
+        Whose moments they are.
+    scale : Tensor, shape (S,)
+        By what its values are multiplied.
 
     Examples
     --------
@@ -82,6 +88,8 @@ class RBFMoments:
     alpha: Tensor
     reduction: Tensor
     pairs: Pairs = field(repr=False)
+    posterior: ExactPosterior | SparsePosterior = field(repr=False)
+    scale: Tensor = field(repr=False)
 
     @classmethod
     def of(cls, posterior: ExactPosterior | SparsePosterior) -> Self | None:
@@ -94,7 +102,7 @@ class RBFMoments:
         log_signal = torch.stack([k.variance for k in kernels]).log()
         with torch.no_grad():
             parts = (posterior.centers, precision, log_signal, posterior.alpha, posterior.reduction)
-            return cls(*parts, pairs=Pairs.of(precision))
+            return cls(*parts, Pairs.of(precision), posterior, torch.ones_like(log_signal))
 
     def in_units(self, *, mean: Tensor, scale: Tensor, output_scale: Tensor) -> RBFMoments:
         """Return the same for inputs and values before they were standardised.
@@ -115,7 +123,15 @@ class RBFMoments:
             self.alpha / output_scale[:, None],
             self.reduction / output_scale.square()[:, None, None],
             Pairs.of(precision),
+            self.posterior,
+            self.scale * output_scale,
         )
+
+    def explained(self, q: Tensor) -> Tensor:
+        """Return q' C q, shape (B, S), for q of shape (B, S, n), to more digits than C has."""
+        cross = (q / self.scale.square()[:, None]).permute(1, 2, 0).contiguous()
+        found = [self.posterior.explained_(k, output=s) for s, k in enumerate(cross)]
+        return torch.stack(found, -1) * self.scale.square()
 
     def __call__(self, mean: Tensor, covariance: Tensor) -> FunctionMoments:
         """Return the moments at inputs N(mean, covariance).

@@ -283,18 +283,23 @@ class SparsePosterior:
         whole = torch.linalg.solve_triangular(self._factors[0], back, upper=False, left=False)
         return 0.5 * (whole + whole.mT)
 
+    def explained_(self, cross: Tensor, *, output: int) -> Tensor:
+        """Return k' C k for covariances k (m, j) with the centers of an output, which are overwritten, shape (j,)."""
+        white = self._solvers[output].solve_(cross)
+        explained = white.square().sum(0)
+        left = self.hyper.noise[output] * self._inner_solvers[output].solve_(white)
+        return explained - left.square().sum(0)
+
     def function(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the function, without noise, at points (k, D), both of shape (S, k)."""
         means, variances = [], []
         for s, values in enumerate(self.hyper.values):
-            prior, noise = self.kernel.variance(values, points.shape[-1]), self.hyper.noise[s]
+            prior = self.kernel.variance(values, points.shape[-1])
             mean, variance = [], []
             for part in points.split(max(_CHUNK // self.centers.shape[1], 1)):
                 cross = self.kernel.covariance(self.centers[s], part, values)
                 mean.append(self.alpha[s] @ cross)
-                white = self._solvers[s].solve_(cross)
-                explained = white.square().sum(0)
-                variance.append(prior - explained + (noise * self._inner_solvers[s].solve_(white)).square().sum(0))
+                variance.append(prior - self.explained_(cross, output=s))
             means.append(torch.cat(mean))
             variances.append(torch.cat(variance).clamp(min=0.0))
         return torch.stack(means), torch.stack(variances)
