@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Matched(NamedTuple):
-    """What the closed form returns, for a batch of B inputs: see :class:`bayeswm.inference.FunctionMoments`."""
+    """What the closed form returns, for a batch of B inputs: see :class:`bayeswm.inference.InputMoments`."""
 
     mean: Tensor
     gain: Tensor

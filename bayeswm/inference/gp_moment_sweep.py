@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 # doubles in the largest temporary: what a core keeps close to it
-_CHUNK = 2**17
+CHUNK = 2**17
 # -log q / k(0) from which on a point is infinitely far: it adds less than exp(-FAR / 2), and exp(FAR) is finite
 FAR = 600.0
 # exponents up to which exp(x) - 1 is a short series, since the difference itself would have lost digits
@@ -50,9 +50,9 @@ def sweep(
     """
     batch, tasks, n, _ = left.shape
     square = max(n * n, 1)
-    height = min(max(_CHUNK // max(n, 1), 1), n)
-    wide = min(max(_CHUNK // square, 1), tasks)
-    deep = min(max(_CHUNK // (square * tasks), 1), batch)
+    height = min(max(CHUNK // max(n, 1), 1), n)
+    wide = min(max(CHUNK // square, 1), tasks)
+    deep = min(max(CHUNK // (square * tasks), 1), batch)
     buffer = left.new_empty(deep * wide * height * n)
     out.zero_()
     for i in range(0, batch, deep):

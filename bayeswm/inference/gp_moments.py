@@ -8,13 +8,14 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
+from bayeswm.base.errors import SpecError
 from bayeswm.inference.gp_exact import ExactPosterior
 from bayeswm.inference.gp_moment_pairs import Matched, Pairs, backward, forward
 from bayeswm.inference.gp_rbf import as_rbf
 from bayeswm.inference.gp_sparse import SparsePosterior
 
 
-class FunctionMoments(NamedTuple):
+class InputMoments(NamedTuple):
     """Moments of the function at a Gaussian input, over the input and over functions.
 
     Attributes
@@ -133,7 +134,7 @@ class RBFMoments:
         found = [self.posterior.explained_(k, output=s) for s, k in enumerate(cross)]
         return torch.stack(found, -1) * self.scale.square()
 
-    def __call__(self, mean: Tensor, covariance: Tensor) -> FunctionMoments:
+    def __call__(self, mean: Tensor, covariance: Tensor) -> InputMoments:
         """Return the moments at inputs N(mean, covariance).
 
         Parameters
@@ -145,7 +146,7 @@ class RBFMoments:
 
         Returns
         -------
-        FunctionMoments
+        InputMoments
         """
         batch, inputs = mean.shape[:-1], mean.shape[-1]
         flat = mean.reshape(-1, inputs), covariance.reshape(-1, inputs, inputs)
@@ -153,7 +154,7 @@ class RBFMoments:
             found = Matched(*_Match.apply(self, *flat))
         else:
             found = forward(self, *flat, keep=False)[0]
-        return FunctionMoments(*(v.view(*batch, *v.shape[1:]) for v in found))
+        return InputMoments(*(v.view(*batch, *v.shape[1:]) for v in found))
 
 
 class _Match(torch.autograd.Function):
@@ -166,6 +167,10 @@ class _Match(torch.autograd.Function):
         return tuple(found)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, *gradients: Tensor):  # noqa: ANN001, ANN205, D102
+        if torch.is_grad_enabled():
+            raise SpecError(
+                "expected a first derivative of moments in closed form, got create_graph=True, which asks for a second; "
+                "take differences of the first"
+            )
         return None, *backward(ctx.moments, ctx.kept, Matched(*gradients))
