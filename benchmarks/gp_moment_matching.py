@@ -62,7 +62,9 @@ def compare(rounds: int, python: str | None, folder: str | None) -> None:
         if python is not None and folder is not None and script.is_file():
             os.environ["PYTHONPATH"] = folder
             found = lines([python, "-W", "ignore", str(script), "tf"])
-            peer += [{**line, "config": f"{line['task']} {line['config']}"} for line in found if "PILCO" in line["peer"]]
+            peer += [
+                {**line, "config": f"{line['task']} {line['config']}"} for line in found if "PILCO" in line["peer"]
+            ]
             del os.environ["PYTHONPATH"]
         ours += own_lines(__file__)
     for rows in ROWS:

@@ -49,7 +49,7 @@ class Parameter:
 
 
 class Trigonometric(NamedTuple):
-    """A step x' = linear z + sine sin(z) + cosine cos(z) + constant, z being the n columns of state, action and context.
+    """A step x' = linear z + sine sin(z) + cosine cos(z) + constant, of the n columns z of state, action and context.
 
     ``linear``, ``sine`` and ``cosine`` have shape (S, n), ``constant`` (S,).
     """

@@ -83,8 +83,9 @@ class Sums(NamedTuple):
 class Kept(NamedTuple):
     """What the gradient needs of the forward pass.
 
-    ``inner`` and ``squeezed`` (B, S + pairs, D, D) first of outputs, then of pairs; ``q``, ``w`` = alpha q (B, S, n) and
-    ``t`` (B, S, n, D) of points; the results; sums of pairs of outputs with weights w, and of outputs with q and C.
+    ``inner`` and ``squeezed`` (B, S + pairs, D, D) are first of outputs, then of pairs; ``q``, ``w`` = alpha q
+    (B, S, n) and ``t`` (B, S, n, D) of points; then the results, sums for pairs of outputs with weights w, and for
+    single outputs with q and C.
     """
 
     inner: Tensor
@@ -123,7 +124,9 @@ def forward(moments: RBFMoments, mean: Tensor, covariance: Tensor, *, keep: bool
     by, by_q = by_w[:, b], _weighted(q, p, keep)
     rows, reduced, columns = torch.empty_like(by), torch.empty_like(by_q), None
     own = slice(outputs)
-    sweep(left[:, own], right[:, own], by_w, small=small, out=rows[:, own], reduction=(moments.reduction, by_q, reduced))
+    sweep(
+        left[:, own], right[:, own], by_w, small=small, out=rows[:, own], reduction=(moments.reduction, by_q, reduced)
+    )
     if outputs > 1:
         rest = slice(outputs, None)
         if keep:
@@ -170,7 +173,7 @@ def _weighted(weight: Tensor, p: Tensor, keep: bool) -> Tensor:
     return torch.cat((weight, weight * p), -1) if keep else weight
 
 
-def _sums(
+def _sums(  # noqa: PLR0917
     weights: tuple[Tensor, Tensor],
     points: tuple[Tensor, Tensor],
     products: tuple[Tensor, Tensor],

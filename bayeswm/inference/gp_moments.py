@@ -161,16 +161,16 @@ class _Match(torch.autograd.Function):
     """The closed form with its gradient."""
 
     @staticmethod
-    def forward(ctx, moments: RBFMoments, mean: Tensor, covariance: Tensor):  # noqa: ANN001, ANN205, D102
+    def forward(ctx, moments: RBFMoments, mean: Tensor, covariance: Tensor):  # noqa: ANN001, ANN205, D102, PLR0917
         found, ctx.kept = forward(moments, mean, covariance, keep=True)
         ctx.moments = moments
         return tuple(found)
 
     @staticmethod
-    def backward(ctx, *gradients: Tensor):  # noqa: ANN001, ANN205, D102
+    def backward(ctx, *gradients: Tensor):
         if torch.is_grad_enabled():
             raise SpecError(
-                "expected a first derivative of moments in closed form, got create_graph=True, which asks for a second; "
+                "expected a first derivative of moments in closed form, got create_graph=True for a second one; "
                 "take differences of the first"
             )
         return None, *backward(ctx.moments, ctx.kept, Matched(*gradients))

@@ -425,7 +425,7 @@ class GaussianProcess(DynamicsModel):
         closed = self._closed_form
         if closed is None:
             return super().moments(mean, covariance, action, context=context, worlds=worlds, generator=generator)
-        return closed(mean, covariance, action, context)
+        return closed(mean, covariance, action=action, context=context)
 
     # --- files ------------------------------------------------------------------------------------------------------
 

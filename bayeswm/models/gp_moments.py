@@ -86,7 +86,9 @@ class ClosedForm:
             residual.noise.square(),
         )
 
-    def __call__(self, mean: Tensor, covariance: Tensor, action: Tensor | None, context: Tensor | None) -> Moments:
+    def __call__(
+        self, mean: Tensor, covariance: Tensor, *, action: Tensor | None = None, context: Tensor | None = None
+    ) -> Moments:
         """Return the moments; arguments as of :meth:`bayeswm.base.DynamicsModel.moments`.
 
         Raises
@@ -94,7 +96,7 @@ class ClosedForm:
         DataError
             For wrong shapes or numbers that are not finite.
         """
-        mean, covariance, believed = self._belief(mean, covariance, action, context)
+        mean, covariance, believed = self._belief(mean, covariance, action=action, context=context)
         features, spread = with_waves(mean, covariance, self.turning)
         across = spread[..., self.seen]
         f = self.function(features[..., self.seen], across[..., self.seen, :])
@@ -113,7 +115,7 @@ class ClosedForm:
         )
 
     def _belief(
-        self, mean: Tensor, covariance: Tensor, action: Tensor | None, context: Tensor | None
+        self, mean: Tensor, covariance: Tensor, *, action: Tensor | None, context: Tensor | None
     ) -> tuple[Tensor, Tensor, int]:
         """Return the belief about state, action and context together, and how many columns it was about."""
         schema = self.schema
@@ -153,5 +155,7 @@ def _mean(residual: Residual) -> Trigonometric | None:
     if residual.mean is None:
         size = schema.state.size
         none = like.new_zeros(size, size + schema.action.size + schema.context.size)
-        return Trigonometric(torch.eye(*none.shape, dtype=none.dtype, device=none.device), none, none, like.new_zeros(size))
+        return Trigonometric(
+            torch.eye(*none.shape, dtype=none.dtype, device=none.device), none, none, like.new_zeros(size)
+        )
     return residual.mean.trigonometric(residual.mean_values(like))

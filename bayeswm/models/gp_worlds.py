@@ -113,7 +113,9 @@ class Residual:
         if self.mean is None:
             return {}
         # the dtype at once: a float would become float32 on the way
-        return {k: torch.as_tensor(p.value, dtype=like.dtype, device=like.device) for k, p in self.mean.parameters().items()}
+        return {
+            k: torch.as_tensor(p.value, dtype=like.dtype, device=like.device) for k, p in self.mean.parameters().items()
+        }
 
 
 class GaussianProcessWorlds(MarkovWorlds):

@@ -83,7 +83,7 @@ class Linear(Structure):
     def trigonometric(self, parameters: Parameters) -> Trigonometric:
         """Return the step itself, without sines and cosines."""
         linear = torch.cat([parameters[name] for name in ("A", "B") if name in parameters], -1)
-        return Trigonometric(linear, 0 * linear, 0 * linear, parameters["c"])
+        return Trigonometric(linear, torch.zeros_like(linear), torch.zeros_like(linear), parameters["c"])
 
     @override
     def lipschitz_bound(self, parameters: Parameters, scale: Tensor) -> Tensor:

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from bayeswm.base.errors import SpecError
-from bayeswm.inference import RBF, ExactPosterior, Hyper, Matern, RBFMoments, Scaled, SparsePosterior
-from bayeswm.inference import gp_moment_sweep
+from bayeswm.inference import RBF, ExactPosterior, Hyper, Matern, RBFMoments, Scaled, SparsePosterior, gp_moment_sweep
 
 F64 = torch.float64
 
@@ -62,7 +61,9 @@ def published(posterior, m, S):
     return mean, gain, covariance, variance
 
 
-@pytest.mark.parametrize("posterior", [problem(), problem(outputs=1, inputs=1), sparse()], ids=["exact", "one", "sparse"])
+@pytest.mark.parametrize(
+    "posterior", [problem(), problem(outputs=1, inputs=1), sparse()], ids=["exact", "one", "sparse"]
+)
 @pytest.mark.parametrize("size", [1e-3, 0.3, 3.0])
 def test_the_published_equations(posterior, size):
     mean, covariance = beliefs(posterior.centers.shape[-1], size=size)
@@ -143,7 +144,11 @@ def test_the_gradient(posterior, size):
 
 def test_units_are_only_units():
     posterior, (mean, covariance) = problem(outputs=2), beliefs(4)
-    shift, scale, output = torch.randn(4, dtype=F64), torch.rand(4, dtype=F64) + 0.5, torch.tensor([0.1, 7.0], dtype=F64)
+    shift, scale, output = (
+        torch.randn(4, dtype=F64),
+        torch.rand(4, dtype=F64) + 0.5,
+        torch.tensor([0.1, 7.0], dtype=F64),
+    )
     plain = RBFMoments.of(posterior)
     raw = plain.in_units(mean=shift, scale=scale, output_scale=output)
     for factor in (1.0, 0.0):

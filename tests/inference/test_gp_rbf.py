@@ -18,6 +18,8 @@ def test_it_is_the_kernel(kernel):
     assert torch.allclose(found.variance * torch.exp(-0.5 * square), kernel.covariance(x, x, values), rtol=1e-12)
 
 
-@pytest.mark.parametrize("kernel", [Periodic(period=2.0), RBF() + RBF(), Scaled(RBF(active=0) * RBF(active=1))], ids=repr)
+@pytest.mark.parametrize(
+    "kernel", [Periodic(period=2.0), RBF() + RBF(), Scaled(RBF(active=0) * RBF(active=1))], ids=repr
+)
 def test_others_are_not(kernel):
     assert as_rbf(kernel, values_of(kernel), 2) is None

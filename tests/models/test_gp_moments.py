@@ -7,7 +7,7 @@ import bayeswm as bwm
 from bayeswm.base.errors import DataError, SpecError
 from bayeswm.inference import RBF, Coregionalised, InducingPoints, Matern, Scaled
 from bayeswm.structures import Euler, Linear, Pendulum, SemiImplicitEuler
-from tests.models.test_gaussian_process import TRUTH, seeded, simulate
+from tests.models.test_gaussian_process import seeded, simulate
 from tests.statistical.checks import BUDGET, mean_p
 
 F64 = torch.float64
@@ -18,7 +18,9 @@ CART = bwm.Schema(
     time_step=0.1,
 )
 FLAT = bwm.Schema(state=CART.state, action=CART.action, time_step=0.1)
-DRIFT = Linear(FLAT, A=torch.tensor([[1.0, 0.1], [0.0, 0.9]]), B=torch.tensor([[0.0], [0.1]]), c=torch.tensor([0.0, 0.02]))
+DRIFT = Linear(
+    FLAT, A=torch.tensor([[1.0, 0.1], [0.0, 0.9]]), B=torch.tensor([[0.0], [0.1]]), c=torch.tensor([0.0, 0.02])
+)
 EULER = Pendulum(length=0.5, mass=0.7, upright=0.4, damping=0.1, integrator=Euler())
 SEMI = Pendulum(length=0.5, mass=0.7, integrator=SemiImplicitEuler())
 
