@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -48,73 +50,43 @@ def sweep(
     >>> round(float(out), 4)  # e - 1
     1.7183
     """
-    batch, tasks, n, _ = left.shape
-    square = max(n * n, 1)
-    height = min(max(CHUNK // max(n, 1), 1), n)
-    wide = min(max(CHUNK // square, 1), tasks)
-    deep = min(max(CHUNK // (square * tasks), 1), batch)
-    buffer = left.new_empty(deep * wide * height * n)
-    out.zero_()
-    for i in range(0, batch, deep):
-        for k in range(0, tasks, wide):
-            some = slice(i, i + deep), slice(k, k + wide)
-            _sweep_some(
-                [v[some] for v in (left, right, by, out)],
-                buffer,
-                small=small,
-                height=height,
-                back=None if back is None else [v[some] for v in back],
-                reduction=None if reduction is None else [reduction[0][some[1]], *(v[some] for v in reduction[1:])],
-            )
-
-
-def _sweep_some(
-    sides: list[Tensor],
-    buffer: Tensor,
-    *,
-    small: bool,
-    height: int,
-    back: list[Tensor] | None,
-    reduction: list[Tensor] | None,
-) -> None:
-    left, right, by, out = sides
-    n = left.shape[-2]
-    single = height == n
-    if back is not None:
-        back[1].zero_()
-    if reduction is not None:
-        reduction[2].zero_()
-    for j in range(0, n, height):
-        rows = slice(j, min(j + height, n))
-        # of a symmetric matrix what is on the diagonal and above
-        columns = slice(0 if reduction is None else j, n)
-        part, across = left[..., rows, :], right[..., columns, :].mT
-        shape = (*part.shape[:-1], across.shape[-1])
-        e = buffer[: shape[0] * shape[1] * shape[2] * shape[3]].view(shape)
-        torch.matmul(part, across, out=e)
+    n, symmetric = left.shape[-2], reduction is not None
+    for filled in (out, *([back[1]] if back else []), *([reduction[2]] if reduction else [])):
+        filled.zero_()
+    for tasks, rows in _blocks(left.shape):
+        # of a symmetric matrix what is on the diagonal and right of it
+        columns = slice(rows.start if symmetric else 0, n)
+        e = left[(*tasks, rows)] @ right[(*tasks, columns)].mT
         e = _series(e) if small else e.exp_()
-        _add_product(e, by, out, rows=rows, columns=columns, symmetric=reduction is not None, single=single)
+        _add_product(e, by[tasks], out[tasks], rows=rows, symmetric=symmetric)
         if back is not None:
-            back[1] += (back[0][..., None, rows] @ e)[..., 0, :]
+            back[1][tasks] += (back[0][(*tasks, None, rows)] @ e)[..., 0, :]
         if reduction is not None:
-            c, by_q, reduced = reduction
-            c = c[:, rows, columns]
-            _add_product(e.mul_(c), by_q, reduced, rows=rows, columns=columns, symmetric=True, single=single)
+            c, by_q, reduced = reduction[0][tasks[1], rows, columns], reduction[1][tasks], reduction[2][tasks]
+            _add_product(e.mul_(c), by_q, reduced, rows=rows, symmetric=True)
     if not small:
         out -= by.sum(-2, keepdim=True)
         if back is not None:
-            back[1] -= back[0].sum(-1, keepdim=True)
+            back[1].sub_(back[0].sum(-1, keepdim=True))
 
 
-def _add_product(
-    e: Tensor, by: Tensor, out: Tensor, *, rows: slice, columns: slice, symmetric: bool, single: bool
-) -> None:
-    """Add what a block of a matrix contributes to the product with it."""
-    if single:
-        torch.matmul(e, by, out=out)
+def _blocks(shape: torch.Size) -> Iterator[tuple[tuple[slice, slice], slice]]:
+    """Split tasks (B, k) and rows n so that blocks of (B, k, rows, n) are small."""
+    batch, k, n, _ = shape
+    deep, wide, high = (max(CHUNK // size, 1) for size in (k * n * n, n * n, n))
+    for i in range(0, batch, deep):
+        for j in range(0, k, wide):
+            for start in range(0, n, high):
+                yield (slice(i, i + deep), slice(j, j + wide)), slice(start, min(start + high, n))
+
+
+def _add_product(e: Tensor, by: Tensor, out: Tensor, *, rows: slice, symmetric: bool) -> None:
+    """Add what some rows of a matrix contribute to its product; of a symmetric one, from the diagonal on."""
+    if not symmetric:
+        out[..., rows, :] = e @ by
         return
-    out[..., rows, :] += e @ by[..., columns, :]
-    if symmetric and rows.stop < columns.stop:
+    out[..., rows, :] += e @ by[..., rows.start :, :]
+    if rows.stop < out.shape[-2]:
         out[..., rows.stop :, :] += e[..., rows.stop - rows.start :].mT @ by[..., rows, :]
 
 

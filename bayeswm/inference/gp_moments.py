@@ -161,7 +161,7 @@ class _Match(torch.autograd.Function):
     """The closed form with its gradient."""
 
     @staticmethod
-    def forward(ctx, moments: RBFMoments, mean: Tensor, covariance: Tensor):  # noqa: ANN001, ANN205, D102, PLR0917
+    def forward(ctx, moments: RBFMoments, mean: Tensor, covariance: Tensor):  # noqa: PLR0917
         found, ctx.kept = forward(moments, mean, covariance, keep=True)
         ctx.moments = moments
         return tuple(found)
