@@ -14,7 +14,6 @@ PILCO needs an interpreter with ``tensorflow``, ``gpflow`` (and ``tf-keras``, ``
 """
 
 import argparse
-import os
 
 import torch
 from gp_predict import fitted
@@ -60,12 +59,11 @@ def compare(rounds: int, python: str | None, folder: str | None) -> None:
     peer, ours = [], []
     for _ in range(rounds):
         if python is not None and folder is not None and script.is_file():
-            os.environ["PYTHONPATH"] = folder
-            found = lines([python, "-W", "ignore", str(script), "tf"])
+            source = f"import runpy, sys; sys.path[:0] = [{folder!r}, {str(SCRIPTS)!r}]; sys.argv[1:] = ['tf']"
+            found = lines([python, "-W", "ignore", "-c", f"{source}; runpy.run_path({str(script)!r})"])
             peer += [
                 {**line, "config": f"{line['task']} {line['config']}"} for line in found if "PILCO" in line["peer"]
             ]
-            del os.environ["PYTHONPATH"]
         ours += own_lines(__file__)
     for rows in ROWS:
         value, gradient = median_of(ours, f"{rows} value"), median_of(ours, f"{rows} gradient")
