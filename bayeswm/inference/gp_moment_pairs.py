@@ -118,10 +118,10 @@ def forward(moments: RBFMoments, mean: Tensor, covariance: Tensor, *, keep: bool
     # pairs of points, for each pair of outputs
     largest = log_det.amax() + 2 * squeezed.diagonal(dim1=-2, dim2=-1).sum(-1).amax() * p.square().sum(-1).amax()
     small = bool(largest < SMALL)
-    p_a, p_b, w_a = p[:, a], p[:, b], w[:, a]
+    p_a, p_b, w_a = p.index_select(1, a), p.index_select(1, b), w.index_select(1, a)
     left, right = _sides(squeezed, log_det, p_a, p_b, moments)
     by_w = _weighted(w, p, keep)
-    by, by_q = by_w[:, b], _weighted(q, p, keep)
+    by, by_q = by_w.index_select(1, b), _weighted(q, p, keep)
     rows, reduced, columns = torch.empty_like(by), torch.empty_like(by_q), None
     own = slice(outputs)
     sweep(

@@ -31,22 +31,22 @@ class ClosedForm:
     turning : tuple of int
         Columns of state, action and context of which sine and cosine matter; inputs, their sines, their cosines are
         the features.
-    seen : Tensor, shape (D,)
-        Features that are inputs of the process.
+    seen : Tensor, shape (D,), optional
+        Features that are inputs of the process; all by default.
     known : Tensor, shape (S, features)
         The mean structure by features.
     constant : Tensor, shape (S,)
         What it adds.
     mixing : Tensor, shape (S, S), optional
         What mixes the process's outputs.
-    noise : Tensor, shape (S,)
-        Variances of the process noise.
+    noise : Tensor, shape (S, S)
+        Covariance of the process noise.
     """
 
     schema: Schema
     function: RBFMoments
     turning: tuple[int, ...]
-    seen: Tensor
+    seen: Tensor | None
     known: Tensor
     constant: Tensor
     mixing: Tensor | None
@@ -79,11 +79,11 @@ class ClosedForm:
             schema,
             function.in_units(mean=residual.input_mean, scale=residual.input_scale, output_scale=scale),
             turning,
-            torch.tensor(seen, device=scale.device),
+            torch.tensor(seen, device=scale.device) if turning else None,
             torch.cat((mean.linear, mean.sine[:, chosen], mean.cosine[:, chosen]), -1),
             mean.constant + residual.output_shift,
             mixing,
-            residual.noise.square(),
+            residual.noise.square().diag(),
         )
 
     def __call__(
@@ -98,15 +98,18 @@ class ClosedForm:
         """
         mean, covariance, believed = self._belief(mean, covariance, action=action, context=context)
         features, spread = with_waves(mean, covariance, self.turning)
-        across = spread[..., self.seen]
-        f = self.function(features[..., self.seen], across[..., self.seen, :])
+        if self.seen is None:
+            across, f = spread, self.function(features, spread)
+        else:
+            across = spread[..., self.seen]
+            f = self.function(features[..., self.seen], across[..., self.seen, :])
         gain, value, within, between = f.gain, f.mean, f.covariance, torch.diag_embed(f.variance)
         if self.mixing is not None:
             gain, value = gain @ self.mixing.mT, value @ self.mixing.mT
             within, between = (self.mixing @ v @ self.mixing.mT for v in (within, between))
         learned, base = across @ gain, spread @ self.known.mT
         half = self.known @ (0.5 * base + learned)
-        aleatoric = half + half.mT + within + self.noise.diag()
+        aleatoric = half + half.mT + within + self.noise
         return Moments(
             features @ self.known.mT + self.constant + value,
             aleatoric + between,
