@@ -6,11 +6,12 @@ import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from bayeswm import base, inference, models, structures
+from bayeswm import base, inference, models, propagation, structures
 from bayeswm.base import *  # noqa: F403
 from bayeswm.base import saving
 from bayeswm.base.version import __version__
 from bayeswm.models import *  # noqa: F403
+from bayeswm.propagation import propagate
 
 if TYPE_CHECKING:
     from bayeswm import data as data
@@ -22,7 +23,18 @@ if TYPE_CHECKING:
 _LAZY = ("data", "diagnostics", "plot", "testing")
 saving.LATER["RecalibratedModel"] = "bayeswm.diagnostics.recalibrated"
 
-__all__ = ["base", "inference", "models", "structures", *_LAZY, *base.__all__, *models.__all__, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
+    "base",
+    "inference",
+    "models",
+    "propagation",
+    "structures",
+    *_LAZY,
+    *base.__all__,
+    *models.__all__,
+    "propagate",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -108,11 +108,14 @@ class Cloud(NamedTuple):
     def by_world(self) -> Moments:
         """Return the moments in each world; there the covariance is all aleatoric."""
         weight = self.weight.view(-1, *(1,) * (self.after.ndim - 2))
-        mean = (weight * self.after).sum(1)
-        off = self.after - mean[:, None]
+        # from one of the points: where all are equal, rounding leaves no variance
+        origin = self.after[:, :1]
+        off = self.after - origin
+        shift = (weight * off).sum(1, keepdim=True)
+        off = off - shift
         covariance = _outer(weight * off, off).sum(1) + self.noise
         cross = _outer(weight * self.before, off).sum(1)
-        return Moments(mean, covariance, cross, covariance)
+        return Moments((origin + shift)[:, 0], covariance, cross, covariance)
 
     def pooled(self, world_weight: Tensor, *, exhaustive: bool) -> Moments:
         """Return the moments over worlds and belief together, of a world that is met for this step only.
@@ -127,20 +130,22 @@ class Cloud(NamedTuple):
         """
         axes = (1,) * (self.after.ndim - 2)
         weight, worlds = self.weight.view(-1, *axes), world_weight.to(self.after).view(-1, 1, *axes)
-        common = (worlds * self.after).sum(0)
-        mean = (weight * common).sum(0)
-        off = common - mean
+        origin = self.after[:1, :1]
+        relative = self.after - origin
+        common = (worlds * relative).sum(0)
+        shift = (weight * common).sum(0)
+        off = common - shift
         within = _outer(weight * off, off).sum(0) + (worlds * self.noise).sum(0)
         single = not exhaustive and float(worlds.square().sum()) > 1 - 1e-12
         if single:
             between, aleatoric = 0.0, torch.full_like(within, float("nan"))
         else:
-            apart = self.after - common
+            apart = relative - common
             between = _outer(worlds * weight * apart, apart).sum((0, 1))
             between = between if exhaustive else between / (1 - worlds.square().sum())
             aleatoric = within
         cross = _outer(weight * self.before[0], off).sum(0)
-        return Moments(mean, within + between, cross, aleatoric)
+        return Moments(origin[0, 0] + shift, within + between, cross, aleatoric)
 
 
 def pooled_moments(  # noqa: PLR0917 (as DynamicsModel.moments)
@@ -261,7 +266,7 @@ def _cloud(  # noqa: PLR0917 (as DynamicsModel.moments)
     covariance = covariance.expand(covariance.shape[0], *batch, size, size)
     check_markov(worlds, "moments of a step")
     rule = fifth_degree(size)
-    points = cubature_points(mean, covariance, rule)
+    points = cubature_points(mean, covariance_root(covariance), rule)
     return send(worlds, points, mean, rule=rule, action=action, context=context, step=step)
 
 
@@ -273,10 +278,15 @@ def check_markov(worlds: Worlds, who: str) -> None:
     SpecError
         If the state is hidden, an episode has noise of its own, or a variable is no number on a line.
     """
-    if not worlds.state_is_measured or worlds.episode_noise_size:
+    schema = worlds.schema
+    plain = worlds.state_is_measured and not worlds.episode_noise_size
+    if plain:
+        blank = torch.zeros(schema.state.size, dtype=worlds.dtype, device=worlds.device)
+        plain = isinstance(worlds.start(blank, blank.new_zeros(schema.context.size)), Tensor)
+    if not plain:
         raise SpecError(
-            f"expected worlds whose carry is the state for {who}, got a hidden state or numbers of an episode; use "
-            "rollout(), or propagate() with FixedWorlds or FreshWorlds"
+            f"expected worlds whose carry is the state for {who}, got a hidden state, numbers of an episode or a "
+            f"memory in {type(worlds).__name__}; use rollout(), or propagate() with FixedWorlds or FreshWorlds"
         )
     if not worlds.schema.state.flat:
         kinds = ", ".join(f"{v.name}: {v.kind.name}" for v in worlds.schema.state)
@@ -286,11 +296,25 @@ def check_markov(worlds: Worlds, who: str) -> None:
         )
 
 
-def cubature_points(mean: Tensor, covariance: Tensor, rule: Cubature) -> Tensor:
-    """Return the points of a rule for Gaussian beliefs (W or 1, *batch, n), shape (W or 1, K, *batch, n)."""
+def cubature_points(mean: Tensor, root: Tensor, rule: Cubature) -> Tensor:
+    """Return the points of a rule for Gaussian beliefs.
+
+    Parameters
+    ----------
+    mean : Tensor, shape (W or 1, *batch, n)
+        Means.
+    root : Tensor, shape (W or 1, *batch, n, n)
+        Roots of the covariances.
+    rule : Cubature
+        Of n inputs.
+
+    Returns
+    -------
+    Tensor, shape (W or 1, K, *batch, n)
+    """
     points = rule.points.to(mean)
     points = points if points.ndim == 3 else points[None]
-    return mean[:, None] + torch.einsum("w...ij,wkj->wk...i", covariance_root(covariance), points)
+    return mean[:, None] + torch.einsum("w...ij,wkj->wk...i", root, points)
 
 
 def send(

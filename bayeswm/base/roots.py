@@ -80,7 +80,8 @@ def covariance_root(covariance: Tensor) -> Tensor:
         value, vector = torch.linalg.eigh(torch.where(bad, (covariance + covariance.mT) / 2, identity))
         repaired = (vector * value.clamp(min=0)[..., None, :]) @ vector.mT
         covariance = torch.where(bad, repaired, covariance)
-        share = float((value.amin(-1) / value.abs().amax(-1))[~good].min())
+        ratio = value.detach().amin(-1) / value.detach().abs().amax(-1)
+        share = float(ratio[~good].min())
         warn_caller(
             f"{int((~good).sum())} covariance(s) had negative eigenvalues, down to {share:.1%} of the largest, and "
             "were repaired by setting these to 0; use a method with positive weights (Unscented) or particles",
