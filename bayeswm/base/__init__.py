@@ -26,7 +26,7 @@ from bayeswm.base.predictive import Predictive
 from bayeswm.base.rollout import rollout
 from bayeswm.base.saving import load
 from bayeswm.base.schema import Schema, Variable, Variables
-from bayeswm.base.structure import Parameter, Structure
+from bayeswm.base.structure import Parameter, Structure, Trigonometric
 from bayeswm.base.trajectories import Trajectories, Transitions
 from bayeswm.base.worlds import MarkovWorlds, Noise, StructureWorlds, Worlds
 
@@ -61,6 +61,7 @@ __all__ = [
     "StructureWorlds",
     "Trajectories",
     "Transitions",
+    "Trigonometric",
     "UndefinedWarning",
     "UnknownVariableError",
     "Variable",

@@ -117,12 +117,16 @@ class Residual:
         """Return the next state by the mean structure and the constant, shape (*batch, S)."""
         if self.mean is None:
             return state + self.output_shift
-        values = {
-            # the dtype at once: a float would become float32 on the way
-            k: torch.as_tensor(p.value, dtype=state.dtype, device=state.device)
-            for k, p in self.mean.parameters().items()
+        return self.mean.transition(self.mean_values(state), state, action, context, step)[0] + self.output_shift
+
+    def mean_values(self, like: Tensor) -> dict[str, Tensor]:
+        """Return the mean structure's parameters in the number format and place of a tensor."""
+        if self.mean is None:
+            return {}
+        # the dtype at once: a float would become float32 on the way
+        return {
+            k: torch.as_tensor(p.value, dtype=like.dtype, device=like.device) for k, p in self.mean.parameters().items()
         }
-        return self.mean.transition(values, state, action, context, step)[0] + self.output_shift
 
 
 class GaussianProcessWorlds(MarkovWorlds):
