@@ -302,17 +302,7 @@ def _fits(shape: Sequence[int], size: tuple[int, ...]) -> bool:
     return len(shape) == len(size) and all(n in (1, full) for n, full in zip(shape, size, strict=True))
 
 
-<<<<<<< HEAD
-def _arguments(
-=======
-def _reorder(values: Tensor, order: Tensor, size: tuple[int, ...]) -> Tensor:
-    tail = values.shape[len(size) :]
-    flat = values.expand(*size, *tail).reshape(-1, *size[2:], *tail)
-    return flat.index_select(0, order).view(*size, *tail)
-
-
 def checked_arguments(
->>>>>>> propagation
     worlds: Worlds, state: Belief, actions: Tensor | Policy | None, *, horizon: int | None
 ) -> tuple[Belief, Tensor | Policy, tuple[int, ...], int]:
     """Return belief, plan (*batch, H, A) or policy, batch shape and number of steps, as :func:`rollout` takes them."""
