@@ -14,13 +14,15 @@ from bayeswm.models import *  # noqa: F403
 from bayeswm.propagation import propagate
 
 if TYPE_CHECKING:
+    from bayeswm import causal as causal
     from bayeswm import data as data
     from bayeswm import diagnostics as diagnostics
+    from bayeswm import planning as planning
     from bayeswm import plot as plot
     from bayeswm import testing as testing
 
-# imported on first use: they need xarray, Gymnasium, matplotlib or Hypothesis
-_LAZY = ("data", "diagnostics", "plot", "testing")
+# imported on first use: not everybody needs them, or they need xarray, Gymnasium, matplotlib or Hypothesis
+_LAZY = ("causal", "data", "diagnostics", "planning", "plot", "testing")
 saving.LATER["RecalibratedModel"] = "bayeswm.diagnostics.recalibrated"
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]

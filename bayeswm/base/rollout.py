@@ -15,7 +15,8 @@ from bayeswm.base.errors import DataError, DivergenceWarning, SpecError
 from bayeswm.base.laws import Law
 from bayeswm.base.memory import available_memory
 from bayeswm.base.predictive import Predictive, checked_generator, warn_caller
-from bayeswm.base.random import permutation, standard_normal, systematic
+from bayeswm.base.random import standard_normal
+from bayeswm.base.shuffle import Shuffle
 from bayeswm.base.trees import tree_map
 from bayeswm.base.worlds import Belief, Noise, Worlds
 
@@ -119,7 +120,7 @@ def rollout(
     alike = beginning.initial is None and beginning.episode is None and initial.shape[1] == 1
     resolved: list[bool] = []
 
-    shuffle = _Shuffle(drawn, generator, size=size) if fresh_worlds and steps > 1 else None
+    shuffle = Shuffle(drawn, generator, size=size) if fresh_worlds and steps > 1 else None
     paths: Tensor | None = None
     kept: list[Tensor] = []
     laws: list[Law] = []
@@ -296,55 +297,9 @@ class _LawStore:
         return law.map(put)
 
 
-class _Shuffle:
-    """A fresh world for each particle at each step, all particles of all batch rows in one call.
-
-    Equal weights: a random order of the particles, dealt out to the worlds evenly. Otherwise one world is drawn for
-    each particle, by systematic resampling.
-    """
-
-    def __init__(self, worlds: Worlds, generator: torch.Generator | None, *, size: tuple[int, ...]) -> None:
-        if generator is None:
-            raise SpecError("expected generator=torch.Generator for fresh worlds, got none")
-        self.worlds, self.generator, self.size = worlds, generator, size
-        self.count = size[0] * size[1]
-        self.equal = bool((worlds.log_weight - worlds.log_weight[0]).abs().max() < 1e-9)
-
-    def draw(self) -> Tensor:
-        """Draw which world each particle meets: an order of the particles, or a world's index for each."""
-        if self.equal:
-            return permutation(self.count, self.generator, device=self.worlds.device)
-        return systematic(self.worlds.log_weight, self.count, self.generator)
-
-    def transition(self, carry: Any, action: Tensor, context: Tensor, *, step: int, meeting: Tensor) -> Law:
-        size = self.size
-        mapped = action.ndim == len(size) + 1  # a policy's actions belong to their particles
-        if self.equal:
-            carry = tree_map(lambda v: _reorder(v, meeting, size), carry)
-            action = _reorder(action, meeting, size) if mapped else action
-            law = self.worlds.transition(carry, action, context, step=step)
-            back = torch.argsort(meeting)
-            return law.map(lambda v: _reorder(v, back, size))
-        single, lead = (self.count, 1, *size[2:]), len(size)
-
-        def apart(v: Tensor) -> Tensor:
-            return v.expand(*size, *v.shape[lead:]).reshape(*single, *v.shape[lead:])
-
-        law = self.worlds[meeting].transition(
-            tree_map(apart, carry), apart(action) if mapped else action, context, step=step
-        )
-        return law.map(lambda v: v.expand(*single, *v.shape[lead:]).reshape(*size, *v.shape[lead:]))
-
-
 def _fits(shape: Sequence[int], size: tuple[int, ...]) -> bool:
     """Whether a shape broadcasts to the leading axes without changing them."""
     return len(shape) == len(size) and all(n in (1, full) for n, full in zip(shape, size, strict=True))
-
-
-def _reorder(values: Tensor, order: Tensor, size: tuple[int, ...]) -> Tensor:
-    tail = values.shape[len(size) :]
-    flat = values.expand(*size, *tail).reshape(-1, *size[2:], *tail)
-    return flat.index_select(0, order).view(*size, *tail)
 
 
 def checked_arguments(

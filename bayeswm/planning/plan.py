@@ -1,0 +1,90 @@
+"""A plan: what to do, what is expected of it, and how it was found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from bayeswm.base.errors import SpecError
+from bayeswm.base.predictive import Predictive
+from bayeswm.planning.problem import Problem
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A sequence of actions for each start, with what the model expects of it.
+
+    Attributes
+    ----------
+    actions : Tensor, shape (*starts, H, A)
+        What to do; always finite and possible.
+    fallback : Tensor of bool, shape (*starts)
+        Where nothing that was tried could be used, so that the actions are the planner's fallback.
+    feasible : Tensor of bool, shape (*starts)
+        Where every hard constraint is kept, as far as the planner looked; true where there are none.
+    diverged : Tensor, shape (*starts)
+        Share of all imagined particles that left the finite numbers during the search.
+    evaluations : int
+        How many action sequences were tried for each start.
+    history : Tensor, shape (iterations, *starts)
+        Lowest key (see :class:`Score`) in each iteration.
+    memory : mapping of str to Tensor
+        What the next search begins with; the second-to-last axis is the horizon.
+    """
+
+    actions: Tensor
+    problem: Problem = field(repr=False)
+    fallback: Tensor
+    feasible: Tensor
+    diverged: Tensor
+    evaluations: int
+    history: Tensor = field(repr=False)
+    memory: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+
+    @property
+    def action(self) -> Tensor:
+        """What to do now, shape (*starts, A)."""
+        return self.actions[..., 0, :]
+
+    @cached_property
+    def predictive(self) -> Predictive:
+        """The forecast under the plan, in the worlds and with the noise that it was made with."""
+        return self.problem.predictive(self.actions)
+
+    @cached_property
+    def returns(self) -> Tensor:
+        """Return (negative cost) of each imagined particle, shape (worlds, particles, *starts)."""
+        with torch.no_grad():
+            return -self.problem.costs(self.actions[None])[1][:, :, 0]
+
+    @property
+    def log_weight(self) -> Tensor:
+        """Normalised log weights of the worlds, shape (worlds,)."""
+        return self.problem.worlds.log_weight
+
+    @cached_property
+    def cost(self) -> Tensor:
+        """The planner's risk of the costs under the plan, without penalties, shape (*starts)."""
+        return self.problem.risk(-self.returns, self.log_weight)
+
+    def shifted(self, steps: int = 1) -> dict[str, Tensor]:
+        """Return the memory after some steps were done, the last entry repeated at the end.
+
+        Raises
+        ------
+        SpecError
+            For a negative number of steps.
+        """
+        if steps < 0:
+            raise SpecError(f"expected steps >= 0, got {steps}")
+
+        def later(values: Tensor) -> Tensor:
+            kept = values[..., min(steps, values.shape[-2] - 1) :, :]
+            missing = values.shape[-2] - kept.shape[-2]
+            return torch.cat((kept, kept[..., -1:, :].expand(*kept.shape[:-2], missing, -1)), -2)
+
+        return {k: later(v) for k, v in self.memory.items()}

@@ -1,0 +1,204 @@
+"""What all planners share: one call that makes a plan of a model, a state and an objective."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bayeswm.base.errors import SpecError
+from bayeswm.base.model import DynamicsModel
+from bayeswm.base.worlds import Belief, Worlds
+from bayeswm.planning.constraints import Constraint
+from bayeswm.planning.limits import Limits
+from bayeswm.planning.objective import Objective
+from bayeswm.planning.plan import Plan
+from bayeswm.planning.problem import Problem
+from bayeswm.planning.risk import Mean, Risk
+
+
+class Found(NamedTuple):
+    """What a search ended with.
+
+    ``actions`` (*starts, H, A), ``key`` (*starts) as of :class:`Score` (NaN or infinite where nothing can be used),
+    ``diverged`` (*starts), ``history`` (iterations, *starts), ``evaluations`` for each start, and ``memory``.
+    """
+
+    actions: Tensor
+    key: Tensor
+    diverged: Tensor
+    history: Tensor
+    evaluations: int
+    memory: Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Planner(ABC):
+    """A way to search for actions. Settings are fields; nothing is remembered between calls.
+
+    Parameters
+    ----------
+    objective : Objective
+        What trajectories cost.
+    horizon : int
+        Steps to look ahead.
+    risk : Risk
+        Makes one number of the distribution of costs.
+    constraints : sequence of Constraint
+        What must not happen.
+    worlds, particles : int
+        Worlds drawn from the model, and noise draws in each; one particle is enough where there is no noise.
+    bounds : tuple of float or Tensor, optional
+        Lowest and highest action; those of the schema by default.
+    change : float or Tensor of shape (A,), optional
+        Largest change of the action in one step; any by default.
+    fallback : Tensor of shape (A,) or callable, optional
+        What to do where nothing that was tried can be used: an action, or a function of the state (*starts, S). It is
+        held for the whole plan. By default the possible action nearest to 0, and only where everything diverged; what
+        breaks hard constraints least is done otherwise.
+    fresh_worlds : bool
+        Put each particle into another world at each step.
+    """
+
+    objective: Objective
+    _: KW_ONLY
+    horizon: int
+    risk: Risk = Mean()  # noqa: RUF009 (frozen)
+    constraints: Sequence[Constraint] = ()
+    worlds: int = 16
+    particles: int = 8
+    bounds: tuple[float | Tensor, float | Tensor] | None = None
+    change: float | Tensor | None = None
+    fallback: Tensor | Callable[[Tensor], Tensor] | None = None
+    fresh_worlds: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("horizon", "worlds", "particles"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise SpecError(f"expected {name} >= 1, got {value!r}")
+
+    def plan(
+        self,
+        model: DynamicsModel | Worlds,
+        state: Belief,
+        *,
+        generator: torch.Generator | None = None,
+        context: Tensor | None = None,
+        previous: Plan | None = None,
+        done: int = 1,
+    ) -> Plan:
+        """Search for actions that make the risk small.
+
+        Parameters
+        ----------
+        model : DynamicsModel or Worlds
+            A fitted model, or worlds already drawn from one (the same ones at each step of an episode, say).
+        state : Tensor of shape (*starts, S), Law or Trajectories
+            Where the system is: known states, a belief or a history. Each start gets a plan of its own, which does not
+            depend on the others.
+        generator : torch.Generator, optional
+            Source of all randomness; needed where there is any.
+        context : Tensor of shape (*starts, C) or (*starts, H, C), optional
+            Environment factors.
+        previous : Plan, optional
+            The last plan, to begin with what remains of it, and for limits on change.
+        done : int
+            How many of its actions have been done.
+
+        Returns
+        -------
+        Plan
+
+        Raises
+        ------
+        SpecError, DataError
+            For arguments that do not fit together, NaN, or a schema whose actions have no bounds.
+        """
+        drawn = model if isinstance(model, Worlds) else model.draw(self.worlds, generator=generator)
+        if not drawn.schema.action.size:
+            raise SpecError("expected a system with actions, got one without: there is nothing to plan")
+        like = torch.empty(drawn.schema.action.size, dtype=drawn.dtype, device=drawn.device)
+        if self.bounds is None:
+            limits = Limits.of(drawn.schema, change=self.change, like=like)
+        else:
+            limits = Limits.between(*self.bounds, change=self.change, like=like)
+        before = None
+        if previous is not None and done > 0:
+            before = previous.actions[..., min(done, previous.actions.shape[-2]) - 1, :]
+        with torch.no_grad():
+            problem = Problem(
+                self.objective,
+                drawn,
+                state,
+                horizon=self.horizon,
+                particles=self.particles,
+                risk=self.risk,
+                limits=limits,
+                constraints=self.constraints,
+                context=context,
+                previous=before,
+                generator=generator,
+                fresh_worlds=self.fresh_worlds,
+            )
+            memory = {} if previous is None else self._remembered(problem, previous, done)
+            found = self._search(problem, memory, generator=generator)
+        return self._planned(problem, found)
+
+    @abstractmethod
+    def _search(self, problem: Problem, memory: Mapping[str, Tensor], *, generator: torch.Generator | None) -> Found:
+        """Search, beginning with what is remembered of the last plan (empty where there was none)."""
+
+    def _remembered(self, problem: Problem, previous: Plan, done: int) -> dict[str, Tensor]:
+        memory = previous.shifted(done)
+        wanted = (*problem.starts, self.horizon, len(problem.limits.low))
+        for name, values in memory.items():
+            if values.shape[-len(wanted) :] != wanted:
+                raise SpecError(
+                    f"expected a previous plan of shape {wanted}, got {name} of {tuple(values.shape)}: it belongs to "
+                    "other starts, another horizon or other actions"
+                )
+        # what cannot be used is not passed on
+        lost = previous.fallback
+        if not bool(lost.any()):
+            return memory
+        like = problem.limits.apply(torch.zeros_like(problem.limits.low))
+        return {k: torch.where(lost[..., None, None], like, v) for k, v in memory.items()}
+
+    def _planned(self, problem: Problem, found: Found) -> Plan:
+        big = torch.finfo(found.key.dtype).max ** 0.5
+        useless = ~found.key.isfinite() | ~found.actions.isfinite().all(-1).all(-1)
+        broken = found.key >= big
+        fallback = useless | broken if self.fallback is not None else useless
+        actions = found.actions
+        if bool(fallback.any()):
+            actions = torch.where(fallback[..., None, None], self._held(problem), actions)
+        actions = problem.limits.apply(actions, problem.previous)
+        return Plan(
+            actions=actions,
+            problem=problem,
+            fallback=fallback,
+            feasible=~(broken | useless),
+            diverged=found.diverged,
+            evaluations=found.evaluations,
+            history=found.history,
+            memory=found.memory,
+        )
+
+    def _held(self, problem: Problem) -> Tensor:
+        """Return the fallback action for each start, held for the whole plan, (*starts, H, A)."""
+        limits, starts = problem.limits, problem.starts
+        if self.fallback is None:
+            action = torch.zeros_like(limits.low)
+        elif isinstance(self.fallback, Tensor):
+            action = self.fallback.to(limits.low)
+        else:
+            state = problem.state
+            action = torch.as_tensor(self.fallback(state)).to(limits.low)
+        if not bool(action.isfinite().all()):
+            raise SpecError("expected a finite fallback action, got NaN or infinity")
+        return action[..., None, :].expand(*starts, self.horizon, len(limits.low))

@@ -1,0 +1,279 @@
+"""A planning problem: where the system is, which worlds it may be, and what candidate actions would cost there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bayeswm.base.errors import DataError, SpecError
+from bayeswm.base.laws import Law
+from bayeswm.base.predictive import Predictive
+from bayeswm.base.random import standard_normal
+from bayeswm.base.rollout import rollout
+from bayeswm.base.shuffle import Shuffle
+from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.trees import tree_map
+from bayeswm.base.worlds import Belief, Noise, Worlds
+from bayeswm.planning.constraints import Constraint
+from bayeswm.planning.limits import Limits
+from bayeswm.planning.objective import Objective
+from bayeswm.planning.risk import Risk
+
+
+class Score(NamedTuple):
+    """What candidates are worth, each of shape (candidates, *starts).
+
+    ``cost`` is the risk with the penalties of soft constraints, ``excess`` how far hard constraints are broken and
+    ``diverged`` the share of the particles that left the finite numbers.
+    """
+
+    cost: Tensor
+    excess: Tensor
+    diverged: Tensor
+
+    @property
+    def key(self) -> Tensor:
+        """What to minimise: the cost; where a hard constraint is broken, more than any cost, by its excess."""
+        broken = self.excess > 0
+        if not bool(broken.any()):
+            return self.cost
+        big = torch.finfo(self.cost.dtype).max ** 0.5
+        return torch.where(broken, big * (1 + self.excess), self.cost)
+
+
+class Problem:
+    """Candidate action sequences, tried on the same worlds with the same noise.
+
+    Parameters
+    ----------
+    objective : Objective
+        What the trajectories cost.
+    worlds : Worlds
+        What the system may be.
+    belief : Tensor of shape (*starts, S), Law or Trajectories
+        Where it is.
+    horizon : int
+        Steps to look ahead.
+    particles : int
+        Draws of the noise in each world.
+    risk : Risk
+        Makes one number of the costs.
+    limits : Limits
+        Possible actions.
+    constraints : sequence of Constraint
+        What must not happen.
+    context : Tensor, shape (*starts, C) or (*starts, H, C), optional
+        Environment factors.
+    previous : Tensor, broadcastable to (*starts, A), optional
+        The action before the first.
+    generator : torch.Generator, optional
+        Draws the noise, where there is any: once, for all candidates and all starts.
+    fresh_worlds : bool
+        Put each particle into another world at each step, in an order that is the same for all candidates.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        worlds: Worlds,
+        belief: Belief,
+        *,
+        horizon: int,
+        particles: int,
+        risk: Risk,
+        limits: Limits,
+        constraints: Sequence[Constraint] = (),
+        context: Tensor | None = None,
+        previous: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        fresh_worlds: bool = False,
+    ) -> None:
+        self.objective, self.worlds, self.risk, self.limits = objective, worlds, risk, limits
+        self.horizon, self.particles, self.constraints = horizon, particles, tuple(constraints)
+        self.belief, self.starts = _belief(worlds, belief)
+        self.context = _context(worlds, context, self.starts, steps=horizon)
+        self.previous = None if previous is None else previous.to(worlds.device, worlds.dtype)
+        self.noise = _noise(worlds, self.belief, (particles, len(self.starts), horizon), generator=generator)
+        self.meetings: list[Tensor] = []
+        if fresh_worlds and len(worlds) > 1:
+            shuffle = Shuffle(worlds, generator, size=(len(worlds), particles))
+            self.meetings = [shuffle.draw() for _ in range(horizon - 1)]
+        # one particle tells everything about a world without noise
+        if all(v is None for v in self.noise) and not self.meetings:
+            self.particles = 1
+        self._origin = worlds.start(self.belief, self.context[..., 0, :], Noise(self.noise.initial, self.noise.episode))
+
+    @property
+    def state(self) -> Tensor:
+        """Where the system is, averaged over what is not known of it, shape (*starts, S)."""
+        state = self.worlds.state(self._origin)
+        return state.mean((0, 1)) if state.shape[0] * state.shape[1] > 1 else state[0, 0]
+
+    def trajectories(self, actions: Tensor) -> Tensor:
+        """Return imagined states, the start included.
+
+        Parameters
+        ----------
+        actions : Tensor, shape (candidates, *starts, H, A)
+            What is tried.
+
+        Returns
+        -------
+        Tensor, shape (worlds, particles, candidates, *starts, H + 1, S)
+        """
+        worlds, context, noise = self.worlds, self.context, self.noise.step
+        size = (len(worlds), self.particles, len(actions), *self.starts)
+        carry = self._spread(self._origin, len(actions))
+        states = [worlds.state(carry)]
+        store: Tensor | None = None
+        keep = torch.is_grad_enabled() and (actions.requires_grad or states[0].requires_grad)
+        for t in range(self.horizon):
+            step_noise = _at(noise, t, states[0])
+            given = (actions[..., t, :], context[..., t, :])
+            if t > 0 and self.meetings:
+                shuffle = Shuffle(worlds, None, size=size)
+                law = shuffle.transition(carry, *given, step=t, meeting=self.meetings[t - 1])
+            else:
+                law = worlds.transition(carry, *given, step=t)
+            carry = law.push(step_noise)
+            x = worlds.state(carry)
+            if keep:
+                states.append(x)
+                continue
+            if store is None:
+                store = x.new_empty(*size, self.horizon + 1, x.shape[-1])
+                store[..., 0, :] = states[0]
+            store[..., t + 1, :] = x
+        if store is not None:
+            return store
+        return torch.stack([x.expand(*size, x.shape[-1]) for x in states], -2)
+
+    def costs(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the states, the cost of each particle (infinite where it diverged), and which ones diverged."""
+        states = self.trajectories(actions)
+        limit = 0.1 * float(torch.finfo(states.dtype).max) ** 0.5
+        costs = self.objective.cost(states, actions, self.context, previous=self.previous)
+        # one reduction tells whether anything went wrong; only then look particle by particle
+        bad = torch.zeros(costs.shape, dtype=torch.bool, device=costs.device)
+        if not bool(states.detach().abs().amax() < limit):
+            bad = ~(states.detach().abs() < limit).all(-1).all(-1)
+        if not bool(costs.detach().abs().amax() < limit):
+            bad = bad | ~(costs.detach() < float("inf"))
+        if bool(bad.any()):
+            costs = torch.where(bad, float("inf"), costs)
+        return states, costs, bad
+
+    def score(self, actions: Tensor) -> Score:
+        """Return what candidates are worth.
+
+        Parameters
+        ----------
+        actions : Tensor, shape (candidates, *starts, H, A)
+            What is tried.
+        """
+        states, costs, bad = self.costs(actions)
+        cost = self.risk(costs, self.worlds.log_weight)
+        excess = torch.zeros_like(cost)
+        for constraint in self.constraints:
+            over = constraint.excess(states, actions, self.context, self.worlds.log_weight)
+            over = torch.where(over.isfinite(), over, float("inf"))
+            if constraint.penalty is None:
+                excess = excess + over
+            else:
+                cost = cost + constraint.penalty * over
+        diverged = bad.to(cost.dtype).mean((0, 1)) if bool(bad.any()) else torch.zeros_like(cost)
+        return Score(cost, excess, diverged)
+
+    def predictive(self, actions: Tensor) -> Predictive:
+        """Return the forecast under one plan for each start, actions (*starts, H, A), with the same noise."""
+        if not self.horizon:
+            raise SpecError("expected a horizon >= 1, got 0")
+        lead = (len(self.worlds), self.particles, *self.starts)
+
+        def whole(values: Tensor | None, tail: int) -> Tensor | None:
+            if values is None:
+                return None
+            values = values.squeeze(2)
+            return values.expand(*lead, *values.shape[-tail:])
+
+        noise = Noise(self.noise.initial, self.noise.episode, whole(self.noise.step, 2))
+        with torch.no_grad():
+            return rollout(
+                self.worlds,
+                self.belief,
+                actions,
+                particles=self.particles,
+                context=self.context.squeeze(0).expand(*self.starts, *self.context.shape[-2:]),
+                noise=noise,
+            )
+
+    def _spread(self, carry: Any, candidates: int) -> Any:
+        """Return the carry with an axis of candidates behind the particles."""
+
+        def wider(v: Tensor) -> Tensor:
+            v = v.unsqueeze(2)
+            return v.expand(*v.shape[:2], candidates, *v.shape[3:])
+
+        return tree_map(wider, carry)
+
+
+def _at(noise: Tensor | None, t: int, like: Tensor) -> Tensor:
+    """Return the noise of a step, empty where there is none."""
+    return like.new_empty(1, 1, *(1,) * (like.ndim - 3), 0) if noise is None else noise[..., t, :]
+
+
+def _belief(worlds: Worlds, belief: Belief) -> tuple[Belief, tuple[int, ...]]:
+    if isinstance(belief, Trajectories):
+        return belief, (len(belief),)
+    if isinstance(belief, Law):
+        return belief, tuple(belief.mean.shape[2:-1])
+    state = torch.as_tensor(belief).to(worlds.device, worlds.dtype)
+    columns = worlds.schema.state.columns
+    if state.ndim < 1 or state.shape[-1] != len(columns):
+        raise DataError(f"expected a state of shape (*starts, {len(columns)}) for {columns}, got {tuple(state.shape)}")
+    if not bool(state.isfinite().all()):
+        raise DataError(f"expected finite states, got NaN or infinity in {int((~state.isfinite()).sum())} value(s)")
+    return state, tuple(state.shape[:-1])
+
+
+def _context(worlds: Worlds, context: Tensor | None, starts: tuple[int, ...], *, steps: int) -> Tensor:
+    """Return the context of each step with an axis of candidates in front, (1, *starts, H, C)."""
+    size = worlds.schema.context.size
+    if context is None:
+        if size:
+            raise DataError(f"expected context= of {size} value(s) {worlds.schema.context.columns}, got none")
+        return torch.empty(1, *starts, steps, 0, dtype=worlds.dtype, device=worlds.device)
+    context = torch.as_tensor(context).to(worlds.device, worlds.dtype)
+    if context.ndim < 1 or context.shape[-1] != size or not bool(context.isfinite().all()):
+        raise DataError(f"expected finite context of shape (*starts, {size}), got {tuple(context.shape)}")
+    if context.ndim != len(starts) + 2:
+        context = context[..., None, :]
+    try:
+        return context.expand(*starts, steps, size)[None]
+    except RuntimeError:
+        raise DataError(
+            f"expected context of shape {(*starts, size)}, or {(*starts, steps, size)}, got {tuple(context.shape)}"
+        ) from None
+
+
+def _noise(worlds: Worlds, belief: Belief, sizes: tuple[int, int, int], *, generator: torch.Generator | None) -> Noise:
+    """Draw noise for each world and particle, the same for all candidates and starts."""
+    particles, starts, horizon = sizes
+
+    def draw(n: int, *axes: int) -> Tensor | None:
+        if n == 0:
+            return None
+        if generator is None:
+            raise SpecError("expected generator=torch.Generator, since the system has noise, got none")
+        shape = (len(worlds), particles, *axes, n)
+        return standard_normal(shape, generator, dtype=worlds.dtype, device=worlds.device)
+
+    alike = (1,) * starts
+    return Noise(
+        draw(worlds.initial_noise_size(belief), *alike),
+        draw(worlds.episode_noise_size, *alike),
+        draw(worlds.noise_size, 1, *alike, horizon),
+    )
