@@ -4,8 +4,8 @@ Pendulum: 200 starts as Gymnasium draws them (any angle, velocity within 1 rad/s
 Gymnasium's reward. Printed: mean return, the mean shortfall from the optimum with its standard error (paired), and how
 long a plan for all starts together takes. LQR starts in the upright basin only and is compared there.
 
-Cart-pole (Wang et al. 2019, Benchmarking model-based reinforcement learning): reward cos(angle) - 0.01 x^2 on Gymnasium's
-physics with a continuous force, 200 steps; 20 starts.
+Cart-pole (Wang et al. 2019, Benchmarking model-based reinforcement learning): reward cos(angle) - 0.01 x^2 on the
+physics of Gymnasium with a continuous force, 200 steps; 20 starts.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def pendulum(count: int, chosen: list[str]) -> None:
 
     best = Optimum(
         system,
-        lambda x, u, after: reward(x, u),
+        lambda x, u, _: reward(x, u),
         Grid(speed=8.0, torque=2.0),
         steps=STEPS,
     )

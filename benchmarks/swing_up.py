@@ -6,7 +6,8 @@ step with worlds drawn once. Published curves are of policies fixed for an episo
 stronger class.
 
 Prints the best return so far by seconds of experience, median and quartiles over seeds, beside the published medians
-and the ceiling, and the CPU seconds of each run. A file keeps the runs, so that it can be broken off and taken up again.
+and the ceiling, and the CPU seconds of each run. A file keeps the runs, so that it can be broken off
+and taken up again.
 """
 
 import argparse
@@ -86,7 +87,7 @@ def family(
     if name == "ensemble":
         return (
             lambda: bwm.DeepEnsemble(structure=MLP(hidden=(64, 64)), members=5),
-            lambda model, g: model.draw(5),
+            lambda model, _: model.draw(5),
         )
     single = name == "GP mean"
     return (
