@@ -2,11 +2,15 @@
 
 from bayeswm.planning.cem import CEM
 from bayeswm.planning.constraints import Constraint
+from bayeswm.planning.control import closed_loop, control
 from bayeswm.planning.costs import quadratic, saturating, tip_distance
 from bayeswm.planning.limits import Limits
+from bayeswm.planning.live import Live
+from bayeswm.planning.loop import Controlled
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.plan import Plan
 from bayeswm.planning.planner import Planner
+from bayeswm.planning.plant import Simulated
 from bayeswm.planning.problem import Problem, Score
 from bayeswm.planning.risk import (
     Aleatoric,
@@ -26,9 +30,11 @@ __all__ = [
     "Aleatoric",
     "CVaR",
     "Constraint",
+    "Controlled",
     "Entropic",
     "Epistemic",
     "Limits",
+    "Live",
     "Mean",
     "MeanDeviation",
     "MeanVariance",
@@ -39,7 +45,10 @@ __all__ = [
     "Quantile",
     "Risk",
     "Score",
+    "Simulated",
     "WorstWorld",
+    "closed_loop",
+    "control",
     "quadratic",
     "saturating",
     "tip_distance",
