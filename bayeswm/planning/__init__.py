@@ -1,5 +1,10 @@
 """Planners: which action is best, over a distribution of what may happen."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from bayeswm.planning.cem import CEM
 from bayeswm.planning.constraints import Constraint
 from bayeswm.planning.control import closed_loop, control
@@ -25,6 +30,12 @@ from bayeswm.planning.risk import (
     WorstWorld,
 )
 
+if TYPE_CHECKING:
+    from bayeswm.planning.env import WorldModelEnv, WorldModelVectorEnv
+
+# imported on first use: they are classes of Gymnasium's
+_LAZY = {"WorldModelEnv": "bayeswm.planning.env", "WorldModelVectorEnv": "bayeswm.planning.env"}
+
 __all__ = [
     "CEM",
     "Aleatoric",
@@ -46,6 +57,8 @@ __all__ = [
     "Risk",
     "Score",
     "Simulated",
+    "WorldModelEnv",
+    "WorldModelVectorEnv",
     "WorstWorld",
     "closed_loop",
     "control",
@@ -53,3 +66,9 @@ __all__ = [
     "saturating",
     "tip_distance",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(importlib.import_module(_LAZY[name]), name)
+    raise AttributeError(f"module 'bayeswm.planning' has no attribute {name!r}")

@@ -133,11 +133,22 @@ class Receding(Controller):
 
 
 def limits_of(planner: Planner, plant: Plant) -> Limits:
-    """Return the possible actions of a plant: the planner's own bounds, or those of the schema."""
-    like = torch.empty(plant.schema.action.size, dtype=torch.float64)
+    """Return the possible actions of a plant: the planner's own bounds, or those of the schema.
+
+    Raises
+    ------
+    DataError
+        If the planner's bounds go beyond those of the schema.
+    """
+    actions = plant.schema.action
+    like = torch.empty(actions.size, dtype=torch.float64)
     if planner.bounds is None:
         return Limits.of(plant.schema, like=like)
-    return Limits.between(*planner.bounds, like=like)
+    limits = Limits.between(*planner.bounds, like=like)
+    if all(v.bounds is not None for v in actions):
+        possible = Limits.of(plant.schema, like=like)
+        possible.check(torch.stack((limits.low, limits.high)), names=actions.columns)
+    return limits
 
 
 def run_episode(

@@ -15,7 +15,7 @@ def step_reward(
     *,
     context: Tensor,
     after: Tensor,
-    step: int,
+    step: int | Tensor,
     previous: Tensor | None = None,
     last: bool = False,
 ) -> Tensor:
@@ -33,7 +33,7 @@ def step_reward(
         What was done.
     context : Tensor, shape (..., C)
         Environment factors.
-    step : int
+    step : int or Tensor of shape (...)
         Index of the step.
     previous : Tensor, shape (..., A), optional
         The action before; a change costs nothing without it.
@@ -54,7 +54,7 @@ def step_reward(
     """
     cost = state.new_zeros(state.shape[:-1])
     if objective.stage is not None:
-        at = torch.tensor([step], device=state.device)
+        at = torch.as_tensor(step, device=state.device)[..., None]
         given = (v.expand(*state.shape[:-1], v.shape[-1])[..., None, :] for v in (action, context))
         cost = cost + objective.stage(state[..., None, :], *given, at)[..., 0]
     if objective.change and previous is not None:
