@@ -9,6 +9,7 @@ from bayeswm.planning.cem import CEM
 from bayeswm.planning.constraints import Constraint
 from bayeswm.planning.control import closed_loop, control
 from bayeswm.planning.costs import quadratic, saturating, tip_distance
+from bayeswm.planning.learn import Learned, learn
 from bayeswm.planning.limits import Limits
 from bayeswm.planning.live import Live
 from bayeswm.planning.loop import Controlled
@@ -44,6 +45,7 @@ __all__ = [
     "Controlled",
     "Entropic",
     "Epistemic",
+    "Learned",
     "Limits",
     "Live",
     "Mean",
@@ -62,6 +64,7 @@ __all__ = [
     "WorstWorld",
     "closed_loop",
     "control",
+    "learn",
     "quadratic",
     "saturating",
     "tip_distance",

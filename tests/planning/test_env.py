@@ -74,7 +74,7 @@ def test_a_world_lasts_for_an_episode_and_seeds_decide_which():
 
 def test_episodes_take_worlds_by_their_weight():
     worlds = PRIOR.draw(2, generator=torch.Generator().manual_seed(0)).reweight(torch.tensor([0.0, -1e9]).double())
-    envs = WorldModelVectorEnv(worlds, COST, start=ZERO, horizon=5, num_envs=6)
+    envs = WorldModelVectorEnv(worlds, COST, start=ZERO, horizon=50, num_envs=6)
     envs.reset(seed=0)
     gains = [gain(envs, row=i) for i in range(6)]
     assert gains == pytest.approx([float(worlds.parameters["B"][0])] * 6)
