@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from bayeswm.planning.budget import Budgeted, epistemic_budget
 from bayeswm.planning.cem import CEM
 from bayeswm.planning.constraints import Constraint
 from bayeswm.planning.control import closed_loop, control
@@ -17,7 +18,10 @@ from bayeswm.planning.objective import Objective
 from bayeswm.planning.plan import Plan
 from bayeswm.planning.planner import Planner
 from bayeswm.planning.plant import Simulated
+from bayeswm.planning.policy import PlannedPolicy
 from bayeswm.planning.problem import Problem, Score
+from bayeswm.planning.replay import Replay, replay
+from bayeswm.planning.returns import Returns, policy_return
 from bayeswm.planning.risk import (
     Aleatoric,
     CVaR,
@@ -40,6 +44,7 @@ _LAZY = {"WorldModelEnv": "bayeswm.planning.env", "WorldModelVectorEnv": "bayesw
 __all__ = [
     "CEM",
     "Aleatoric",
+    "Budgeted",
     "CVaR",
     "Constraint",
     "Controlled",
@@ -53,9 +58,12 @@ __all__ = [
     "MeanVariance",
     "Objective",
     "Plan",
+    "PlannedPolicy",
     "Planner",
     "Problem",
     "Quantile",
+    "Replay",
+    "Returns",
     "Risk",
     "Score",
     "Simulated",
@@ -64,8 +72,11 @@ __all__ = [
     "WorstWorld",
     "closed_loop",
     "control",
+    "epistemic_budget",
     "learn",
+    "policy_return",
     "quadratic",
+    "replay",
     "saturating",
     "tip_distance",
 ]

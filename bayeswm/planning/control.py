@@ -110,9 +110,7 @@ def control(
         with tqdm(total=total, desc="control", unit="step", disable=not progress) as bar:
             for episode_seed in spawn_seeds(make_generator(seed), episodes):
                 found.append(
-                    run_episode(
-                        plant, controller, limits, steps=max_steps, latency=latency, seed=episode_seed, bar=bar
-                    )
+                    run_episode(plant, controller, limits, steps=max_steps, latency=latency, seed=episode_seed, bar=bar)
                 )
                 plans.append(tuple(controller.plans))
     finally:

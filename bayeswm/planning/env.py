@@ -66,9 +66,7 @@ class WorldModelEnv(_GYMNASIUM.Env):
         worlds: int = 64,
         context: Tensor | None = None,
     ) -> None:
-        self._rows = Inhabited(
-            model, objective, start=start, horizon=horizon, rows=1, worlds=worlds, context=context
-        )
+        self._rows = Inhabited(model, objective, start=start, horizon=horizon, rows=1, worlds=worlds, context=context)
         self.observation_space, self.action_space = spaces_of(self._rows.schema, self._rows)
         self._seeded = False
 

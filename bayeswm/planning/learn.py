@@ -162,9 +162,7 @@ def learn(
     return Learned(last, trajectories, returns_of(trajectories))
 
 
-def _fitted(
-    model: DynamicsModel, episodes: list[Trajectories], *, seed: int, kept: Checkpoint | None
-) -> DynamicsModel:
+def _fitted(model: DynamicsModel, episodes: list[Trajectories], *, seed: int, kept: Checkpoint | None) -> DynamicsModel:
     """Return the model fitted to some episodes, from the folder where it was fitted before."""
     found = None if kept is None else kept.model(len(episodes), model)
     if found is not None:

@@ -91,7 +91,9 @@ class Live:
         measured = self._lifted(measured)
         if self._reweight or not self._by_state:
             values, given = self._columns(measured), action.to(self.worlds.device, self.worlds.dtype)
-            self._carry, log_prob = self.worlds.filter(self._carry, given, self._given(), values, step=len(self._actions))
+            self._carry, log_prob = self.worlds.filter(
+                self._carry, given, self._given(), values, step=len(self._actions)
+            )
             if self._reweight:
                 self._evidence = self._evidence + log_prob[:, 0, 0].to(self._evidence)
                 self.worlds = self.worlds.reweight(self._prior + self._evidence)

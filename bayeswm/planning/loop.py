@@ -99,9 +99,7 @@ class Receding(Controller):
     @override
     def begin(self, measured: Tensor, plant: Plant, generator: torch.Generator) -> None:
         self.plans, self._generator, self._context = [], generator, plant.context
-        self._live = Live(
-            self._drawn(), measured, schema=plant.schema, context=plant.context, reweight=self.reweight
-        )
+        self._live = Live(self._drawn(), measured, schema=plant.schema, context=plant.context, reweight=self.reweight)
 
     @override
     def decide(self, pending: Sequence[Tensor]) -> Tensor:

@@ -52,7 +52,9 @@ def test_costs_of_the_step_see_the_step():
 
 def test_an_episode_ends_where_the_objective_says():
     objective = Objective(stage=lambda x, u, c, t: -torch.ones_like(x[..., 0]), termination=lambda x, c: x[..., 0] > 2)
-    env = WorldModelEnv(PRIOR.draw(1, generator=torch.Generator().manual_seed(0)).replace(B=1.0), objective, start=ZERO, horizon=50)
+    env = WorldModelEnv(
+        PRIOR.draw(1, generator=torch.Generator().manual_seed(0)).replace(B=1.0), objective, start=ZERO, horizon=50
+    )
     env.reset(seed=0)
     ends = [env.step(np.ones(1))[2:4] for _ in range(3)]
     assert ends == [(False, False), (False, False), (True, False)]

@@ -18,7 +18,9 @@ LINEAR = bwm.structures.Linear(
 
 def measurements(rows=3, steps=6, columns=2, seed=0):
     g = torch.Generator().manual_seed(seed)
-    return torch.randn(steps + 1, rows, columns, generator=g).double(), torch.randn(steps, rows, 1, generator=g).double().tanh()
+    return torch.randn(steps + 1, rows, columns, generator=g).double(), torch.randn(
+        steps, rows, 1, generator=g
+    ).double().tanh()
 
 
 def followed(live, measured, actions):

@@ -35,4 +35,6 @@ def test_without_a_termination_nothing_ends():
     assert not ended(quadratic(torch.ones(1), torch.ones(1)), torch.ones(4, 1), none).any()
     objective = Objective(terminal=lambda x, c: x[..., 0], termination=lambda x, c: x[..., 0] > 2)
     assert ended(objective, torch.arange(4.0)[:, None], none).tolist() == [False, False, False, True]
-    assert step_reward(objective, torch.ones(1), torch.ones(1), context=torch.zeros(0), after=torch.ones(1), step=0) == 0
+    assert (
+        step_reward(objective, torch.ones(1), torch.ones(1), context=torch.zeros(0), after=torch.ones(1), step=0) == 0
+    )

@@ -25,7 +25,9 @@ def test_laws_and_functions_draw():
     narrow = drawn(Gaussian(torch.ones(1, 1, 2), torch.tensor([0.0, 1.0])))
     assert bool((narrow[:, 0] == 1).all())
     assert len(narrow[:, 1].unique()) == 4
-    assert torch.equal(drawn(lambda rows, g: torch.rand(rows, 2, generator=g)), drawn(lambda n, g: torch.rand(n, 2, generator=g)))
+    assert torch.equal(
+        drawn(lambda rows, g: torch.rand(rows, 2, generator=g)), drawn(lambda n, g: torch.rand(n, 2, generator=g))
+    )
 
 
 @pytest.mark.parametrize("start", [torch.zeros(3), torch.zeros(3, 2), torch.tensor([0.0, float("nan")])])
