@@ -23,16 +23,16 @@ from bayeswm.planning import CEM, Objective, Simulated, learn
 STEPS, WANTED = 200, 195.0
 
 
-def fell(x, c):
+def fell(x, _context):
     return (x[..., 0].abs() > 2.4) | (x[..., 2].abs() > math.radians(12))
 
 
-def stage(x, u, c, t):
+def stage(x, _action, _context, _step):
     """A step survived is worth 1; being central and upright makes the next ones safe."""
     return -1.0 + 0.05 * x[..., 0].square() + (x[..., 2] / math.radians(12)).square() * 0.2
 
 
-SURVIVAL = Objective(stage=lambda x, u, c, t: -torch.ones_like(x[..., 0]), termination=fell)
+SURVIVAL = Objective(stage=lambda x, _u, _c, _t: -torch.ones_like(x[..., 0]), termination=fell)
 PLANNER = CEM(
     Objective(stage=stage, termination=fell),
     horizon=20,

@@ -21,7 +21,7 @@ from bayeswm.planning.plant import Simulated
 from bayeswm.planning.policy import PlannedPolicy
 from bayeswm.planning.problem import Problem, Score
 from bayeswm.planning.replay import Replay, replay
-from bayeswm.planning.returns import Returns, policy_return
+from bayeswm.planning.returns import PolicyReturn, policy_return
 from bayeswm.planning.risk import (
     Aleatoric,
     CVaR,
@@ -60,10 +60,10 @@ __all__ = [
     "Plan",
     "PlannedPolicy",
     "Planner",
+    "PolicyReturn",
     "Problem",
     "Quantile",
     "Replay",
-    "Returns",
     "Risk",
     "Score",
     "Simulated",

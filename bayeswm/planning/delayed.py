@@ -89,7 +89,7 @@ class DelayedWorlds(Worlds):
         return self.worlds.state_law(carry)
 
     @override
-    def filter(  # noqa: PLR0917
+    def filter(
         self,
         carry: Any,
         action: Tensor,

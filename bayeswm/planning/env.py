@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, override
+from typing import Any
 
 import numpy as np
 import torch
@@ -70,16 +70,21 @@ class WorldModelEnv(_GYMNASIUM.Env):
         self.observation_space, self.action_space = spaces_of(self._rows.schema, self._rows)
         self._seeded = False
 
-    @override
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self,
+        *,
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,  # noqa: ARG002 (Gymnasium's signature)
+    ) -> tuple[np.ndarray, dict]:
+        """Begin an episode; with a seed, draw the worlds anew."""
         super().reset(seed=seed)
         if seed is not None or not self._seeded:
             self._rows.seed(_generator(self.np_random))
             self._seeded = True
         return _numpy(self._rows.reset(torch.ones(1, dtype=torch.bool)))[0], {}
 
-    @override
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """Act, shape (A,)."""
         given = torch.as_tensor(np.asarray(action, dtype=np.float64).reshape(1, -1))
         done = self._rows.step(given, torch.zeros(1, dtype=torch.bool))
         info = {"diverged": True} if bool(done.diverged) else {}
@@ -133,8 +138,13 @@ class WorldModelVectorEnv(_VECTOR.VectorEnv):
         self._ended = torch.zeros(num_envs, dtype=torch.bool)
         self._seeded = False
 
-    @override
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+    def reset(
+        self,
+        *,
+        seed: int | None = None,
+        options: dict[str, Any] | None = None,  # noqa: ARG002 (Gymnasium's signature)
+    ) -> tuple[np.ndarray, dict]:
+        """Begin an episode in all environments; with a seed, draw the worlds anew."""
         super().reset(seed=seed)
         if seed is not None or not self._seeded:
             self._rows.seed(_generator(self.np_random))
@@ -142,8 +152,8 @@ class WorldModelVectorEnv(_VECTOR.VectorEnv):
         self._ended = torch.zeros(self.num_envs, dtype=torch.bool)
         return _numpy(self._rows.reset(~self._ended)), {}
 
-    @override
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict]:
+        """Act in all environments, shape (num_envs, A)."""
         again = self._ended
         given = torch.as_tensor(np.asarray(actions, dtype=np.float64).reshape(self.num_envs, -1))
         done = self._rows.step(given, again)

@@ -23,7 +23,7 @@ class Shown(NamedTuple):
     """What systems show after a step.
 
     ``measured`` (rows, M), ``state`` (rows, S) where it is known besides, ``reward``, ``terminated`` and ``truncated``
-    (rows,), and ``action`` (rows, A), what was really done.
+    (rows,).
     """
 
     measured: Tensor
@@ -58,7 +58,7 @@ class Plant(ABC):
     def step(self, action: Tensor, *, last: bool) -> Shown:
         """Act, shape (rows, A); ``last`` says that the episode ends after this step, whatever happens."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 (most have nothing to release)
         """Release what was opened."""
 
 

@@ -19,7 +19,7 @@ from bayeswm.planning.risk import Quantile
 
 
 @dataclass(frozen=True, eq=False)
-class Returns:
+class PolicyReturn:
     """The distribution of returns over worlds and chance.
 
     Attributes
@@ -82,7 +82,7 @@ class Returns:
 
     def __repr__(self) -> str:
         worlds, particles, *batch = self.samples.shape
-        return f"Returns({worlds} worlds, {particles} particles, batch {tuple(batch)})"
+        return f"PolicyReturn({worlds} worlds, {particles} particles, batch {tuple(batch)})"
 
 
 def policy_return(
@@ -96,7 +96,7 @@ def policy_return(
     particles: int = 20,
     generator: torch.Generator | None = None,
     context: Tensor | None = None,
-) -> Returns:
+) -> PolicyReturn:
     """Return what a policy or a plan will return in the worlds of a model.
 
     Parameters
@@ -116,7 +116,9 @@ def policy_return(
 
     Returns
     -------
+
     Returns
+    -------
 
     Raises
     ------
@@ -138,4 +140,4 @@ def policy_return(
     cost = objective.cost(acted.states, acted.actions, step_context(context, acted.states))
     cost = torch.where(acted.states.isfinite().all(-1).all(-1) & ~cost.isnan(), cost, float("inf"))
     certain = acted.predictive.resolved[-1] and not drawn.noise_size
-    return Returns(-cost, drawn.log_weight, drawn.exhaustive, certain)
+    return PolicyReturn(-cost, drawn.log_weight, drawn.exhaustive, certain)

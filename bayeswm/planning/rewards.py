@@ -55,8 +55,8 @@ def step_reward(
     cost = state.new_zeros(state.shape[:-1])
     if objective.stage is not None:
         at = torch.as_tensor(step, device=state.device)[..., None]
-        given = (v.expand(*state.shape[:-1], v.shape[-1])[..., None, :] for v in (action, context))
-        cost = cost + objective.stage(state[..., None, :], *given, at)[..., 0]
+        given, factors = (v.expand(*state.shape[:-1], v.shape[-1])[..., None, :] for v in (action, context))
+        cost = cost + objective.stage(state[..., None, :], given, factors, at)[..., 0]
     if objective.change and previous is not None:
         cost = cost + objective.change * (action - previous).square().sum(-1)
     if last and objective.terminal is not None:

@@ -71,8 +71,8 @@ def test_a_planner_does_not_count_on_what_it_does_not_know():
     state, g = torch.zeros(1), torch.Generator().manual_seed(0)
     bold = CEM(Objective(**objective), **search).plan(drawn, state, generator=g)
     wary = CEM(Budgeted(**objective, limit=0.2), **search).plan(drawn, state, generator=g)
-    assert float(bold.actions.mean()) > 0.33  # 2 in 6 steps, in the stronger world
-    assert float(wary.actions.abs().mean()) < 0.1
+    assert float(bold.cost) < -20  # the jackpot in one of two worlds
+    assert float(wary.cost) >= 0
 
 
 def test_what_makes_no_sense_is_refused():

@@ -171,12 +171,12 @@ def test_impossible_actions_and_arguments_are_refused():
         control("Pendulum-v1", PENDULUM, pendulum, schema=free, state=angle_of, max_steps=2, seed=0, progress=False)
     with pytest.raises(bwm.DataError, match="u between -1 and 1, got -5"):
         loop(planner=wild)
+    schema = bwm.Schema(
+        state=bwm.structures.CartPole.gymnasium().schema.state,
+        action=[bwm.Variable("push", kind=bwm.categorical(2))],
+        time_step=0.02,
+    )
     with pytest.raises(bwm.SpecError, match="continuous"):
-        schema = bwm.Schema(
-            state=bwm.structures.CartPole.gymnasium().schema.state,
-            action=[bwm.Variable("push", kind=bwm.categorical(2))],
-            time_step=0.02,
-        )
         control("CartPole-v1", PENDULUM, pendulum, schema=schema, seed=0)
     with pytest.raises(bwm.SpecError, match="registered"):
         control("Pendulum-v99", PENDULUM, pendulum, seed=0)
@@ -184,7 +184,7 @@ def test_impossible_actions_and_arguments_are_refused():
         control(3, PENDULUM, pendulum, seed=0)
     plant = Simulated(TRUTH, torch.zeros(1, 1), objective=COST)
     for arguments in ({"max_steps": 0}, {"max_steps": 1, "latency": -1}, {"max_steps": 1, "episodes": 0}, {}):
-        with pytest.raises(bwm.SpecError, match="max_steps|latency|episodes"):
+        with pytest.raises(bwm.SpecError, match=r"max_steps|latency|episodes"):
             control(plant, TRUTH, PLANNER, seed=0, progress=False, **arguments)
     with pytest.raises(bwm.SpecError, match="expected state"):
         control(plant, PENDULUM, PLANNER, max_steps=1, seed=0)
