@@ -19,7 +19,8 @@ from bayeswm.planning.limits import Limits
 from bayeswm.planning.live import Live
 from bayeswm.planning.plan import Plan
 from bayeswm.planning.planner import Planner
-from bayeswm.planning.plant import Plant, Shown, check_finite
+from bayeswm.planning.plant import Plant, check_finite
+from bayeswm.planning.record import Record
 
 
 class Controlled(NamedTuple):
@@ -166,7 +167,7 @@ def run_episode(
     """
     chance, choice = (make_generator(s) for s in spawn_seeds(make_generator(seed), 2))
     idle = limits.apply(torch.zeros_like(limits.low)[None])[0]
-    record = _Record(plant.reset(chance))
+    record = Record(plant.reset(chance))
     rows = plant.rows
     controller.begin(record.shown.measured, plant, choice)
     pending = [idle.expand(rows, -1)] * latency
@@ -185,50 +186,3 @@ def run_episode(
             break
         controller.learn(action, record.shown.measured)
     return record.trajectories(plant)
-
-
-class _Record:
-    """An episode of several rows as it grows; a row that ended stays where it was."""
-
-    def __init__(self, first: Shown) -> None:
-        self.shown = first
-        self.over = torch.zeros_like(first.terminated)
-        self.terminated, self.truncated = self.over, self.over
-        self.length = torch.zeros(len(self.over), dtype=torch.int64, device=self.over.device)
-        self.measured, self.states = [first.measured], [first.state]
-        self.actions: list[Tensor] = []
-        self.rewards: list[Tensor] = []
-
-    def take(self, action: Tensor, shown: Shown) -> None:
-        over, last = self.over[:, None], self.shown
-        measured = torch.where(over, last.measured, shown.measured)
-        state = None
-        if shown.state is not None and last.state is not None:
-            state = torch.where(over, last.state, shown.state)
-        self.shown = shown._replace(measured=measured, state=state)
-        self.measured.append(measured)
-        self.states.append(state)
-        self.actions.append(action.to(measured))
-        self.rewards.append(torch.where(self.over, 0.0, shown.reward).to(measured))
-        self.length = torch.where(self.over, self.length, len(self.actions))
-        self.terminated = torch.where(self.over, self.terminated, shown.terminated)
-        self.truncated = torch.where(self.over, self.truncated, shown.truncated)
-        self.over = self.over | shown.terminated | shown.truncated
-
-    def trajectories(self, plant: Plant) -> Trajectories:
-        group = "state" if plant.schema.observation is None else "observation"
-        arrays: dict[str, Tensor] = {group: torch.stack(self.measured, 1)}
-        states = [v for v in self.states if v is not None]
-        if group == "observation" and len(states) == len(self.states):
-            arrays["state"] = torch.stack(states, 1)
-        return Trajectories(
-            plant.schema,
-            **arrays,
-            action=torch.stack(self.actions, 1),
-            reward=torch.stack(self.rewards, 1),
-            context=plant.context if plant.schema.context else None,
-            lengths=self.length,
-            terminated=self.terminated,
-            truncated=self.truncated | ~self.over,
-            allow_missing=True,
-        )

@@ -116,9 +116,7 @@ def policy_return(
 
     Returns
     -------
-
-    Returns
-    -------
+    PolicyReturn
 
     Raises
     ------
