@@ -3,7 +3,7 @@ import torch
 import bayeswm as bwm
 from bayeswm.planning import Objective, quadratic
 from bayeswm.planning.inhabited import Inhabited
-from tests.hidden_models import hidden_mode_worlds
+from tests.hidden_models import HiddenVelocityWorlds, hidden_velocity_worlds
 
 SCHEMA = bwm.Schema(
     state=[bwm.Variable("x")],
@@ -39,16 +39,21 @@ def test_a_change_of_the_action_costs():
     assert second.tolist() == [0.0, -2.0, -8.0]
 
 
-def test_carries_that_are_no_tensors():
-    worlds = hidden_mode_worlds()
-    schema = bwm.Schema(state=worlds.schema.state, action=[bwm.Variable("a", bounds=(-1, 1))], time_step=1.0)
-    worlds.schema = schema
-    type(worlds).schema, before = schema, type(worlds).schema
-    try:
-        found = rows(worlds, quadratic(torch.ones(1), torch.zeros(1)))
-        found.reset(torch.ones(3, dtype=torch.bool))
-        moved = found.step(torch.ones(3, 1), torch.tensor([False, True, False])).measured
-        assert moved.shape == (3, 1)
-        assert float(moved[1]) == 0.0
-    finally:
-        type(worlds).schema = before
+class Bounded(HiddenVelocityWorlds):
+    schema = bwm.Schema(
+        state=HiddenVelocityWorlds.schema.state,
+        action=[bwm.Variable("force", unit="N", bounds=(-1, 1))],
+        observation=HiddenVelocityWorlds.schema.observation,
+        time_step=0.1,
+    )
+
+
+def test_carries_that_are_no_tensors_and_sensors():
+    plain = hidden_velocity_worlds()
+    worlds = Bounded(plain.parameters, log_weight=plain.log_weight, exhaustive=True)
+    found = rows(worlds, Objective(terminal=lambda x, c: x[..., 0]), start=torch.zeros(2))
+    first = found.reset(torch.ones(3, dtype=torch.bool))
+    moved = found.step(torch.ones(3, 1), torch.tensor([False, True, False])).measured
+    assert moved.shape == (3, 2)
+    assert torch.equal(moved[1], first[1])
+    assert not torch.equal(moved[0], first[0])
