@@ -90,8 +90,9 @@ def learn(
     state, context, latency, hold, redraw
         As of :func:`control`.
     folder : path, optional
-        Keep every episode and the last model there. A call that finds a run with the same settings goes on with it;
-        after an interruption (Ctrl-C included) the result is that of an uninterrupted run.
+        Keep every episode and the last model there. A call that finds a run of the same seed and settings goes on with
+        it (with the same system, model and planner, which are not compared); after an interruption, Ctrl-C included,
+        the result is that of an uninterrupted run.
     progress : bool
         Show a progress bar.
 
