@@ -57,11 +57,22 @@ def save(model: DynamicsModel, path: str | PathLike[str]) -> None:
     }
     # copies, since the format refuses tensors that share memory
     tensors = {name: t.detach().cpu().contiguous().clone() for name, t in tensors.items()}
-    header["checksum"] = _checksum(header, tensors)
+    header["checksum"] = checksum(header, tensors)
+    write_whole(path, header, tensors)
+
+
+def write_whole(path: str | PathLike[str], header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors and a JSON header to a file that appears under its name only when it is whole.
+
+    Raises
+    ------
+    CheckpointError
+        If the file cannot be written; an earlier one of that name stays whole.
+    """
     target = Path(path)
     temporary = target.parent / f".{target.name}.{secrets.token_hex(8)}.tmp"
     try:
-        content = to_bytes(tensors, metadata={"bayeswm": json.dumps(header)})
+        content = to_bytes(dict(tensors), metadata={"bayeswm": json.dumps(header)})
         with temporary.open("xb") as written:
             written.write(content)
             written.flush()
@@ -228,8 +239,27 @@ def _structure(
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    header, tensors = read_whole(path, what="model")
+    try:
+        if not (isinstance(header["class"], str) and isinstance(header["structure"], str | None)):
+            raise ValueError("class names are missing")
+        if not isinstance(header["own"], dict):
+            raise ValueError("class names are missing")
+    except (ValueError, KeyError) as error:
+        raise CheckpointError(f"{path}: the header is unreadable ({error})") from None
+    return header, tensors
+
+
+def read_whole(path: Path, *, what: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read what :func:`write_whole` wrote, of a header with a format version and a checksum.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, truncated, altered, of another kind or of a newer format.
+    """
     if not path.is_file():
-        raise CheckpointError(f"{path}: expected a saved model, found no file")
+        raise CheckpointError(f"{path}: expected a saved {what}, found no file")
     try:
         with safe_open(str(path), framework="pt") as archive:
             metadata = archive.metadata() or {}
@@ -240,15 +270,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(f"{path}: a safetensors file, but not one that this library wrote")
     try:
         header = json.loads(metadata["bayeswm"])
-        version, checksum = int(header["format"]), header.pop("checksum")
-        named = isinstance(header["class"], str) and isinstance(header["structure"], str | None)
-        if version <= FORMAT and not (named and isinstance(header["own"], dict)):
-            raise ValueError("class names are missing")
-    except (ValueError, KeyError, TypeError) as error:
+        version, expected = int(header["format"]), header.pop("checksum")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: the header is unreadable ({error})") from None
     if version > FORMAT:
         raise CheckpointError(f"{path}: format {version} is newer than this library reads ({FORMAT}); upgrade bayeswm")
-    if checksum != _checksum(header, tensors):
+    if expected != checksum(header, tensors):
         raise CheckpointError(f"{path}: the checksum does not match, the file was altered or damaged")
     return header, tensors
 
@@ -269,7 +296,8 @@ def _ours(leaf: type) -> bool:
     return leaf in Structure.registry.values() or leaf.__module__.startswith("bayeswm.")
 
 
-def _checksum(header: dict[str, Any], tensors: dict[str, Tensor]) -> str:
+def checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
+    """Return a checksum of a header and tensors."""
     digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -117,6 +117,14 @@ class Worlds(ABC):
             The carry given the measurement, and the log density of the measurement.
         """
 
+    def state_law(self, carry: Any) -> Law | None:  # noqa: ARG002
+        """Return what a carry knows of the state, as a law that :meth:`start` takes in these worlds.
+
+        It spares those who filter along the way, such as a control loop, to filter the whole history again. None where
+        a carry knows more than a law of the state can say: then only the history will do.
+        """
+        return None
+
     @abstractmethod
     def smooth(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> tuple[Noise, Tensor]:
         """Draw all noise given whole episodes.
@@ -313,6 +321,10 @@ class MarkovWorlds(Worlds):
         law = self.transition(carry, action, context, step=step)
         log_prob = law.log_prob(measurement)
         return measurement.expand(*log_prob.shape, measurement.shape[-1]), log_prob
+
+    @override
+    def state_law(self, carry: Tensor) -> Law:
+        return Gaussian(carry)
 
     @override
     def smooth(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> tuple[Noise, Tensor]:

@@ -80,6 +80,10 @@ class RecalibratedWorlds(Worlds):
         return self.inner.filter(carry, action, context, measurement, mask, step=step)
 
     @override
+    def state_law(self, carry: Any) -> Law | None:
+        return self.inner.state_law(carry)
+
+    @override
     def log_likelihood(self, carry: Any, measurements: Tensor, actions: Tensor, context: Tensor) -> Tensor:
         return self.inner.log_likelihood(carry, measurements, actions, context)
 

@@ -193,6 +193,10 @@ class SensedWorlds(Worlds):
         return passage.predicted().update(measurement, None if bool(seen.all()) else seen, self.sensors)
 
     @override
+    def state_law(self, carry: Carry) -> Law:
+        return Gaussian(carry) if isinstance(carry, Tensor) else carry.law()
+
+    @override
     def log_likelihood(self, carry: Carry, measurements: Tensor, actions: Tensor, context: Tensor) -> Tensor:
         needed = (~measurements.isnan()).any(-1).flip(-1).cummax(-1).values.flip(-1)
         belief = self._belief(carry)

@@ -74,7 +74,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Any]], None], *, resign: boo
         tensors = {k: archive.get_tensor(k) for k in archive.keys()}  # noqa: SIM118
     header.pop("checksum")
     change(header)
-    header["checksum"] = saving_module._checksum(header, tensors) if resign else "0"
+    header["checksum"] = saving_module.checksum(header, tensors) if resign else "0"
     save_file(tensors, str(path), metadata={"bayeswm": json.dumps(header)})
 
 

@@ -116,6 +116,14 @@ def test_a_start_from_a_law() -> None:
     assert w.start(Gaussian(torch.ones(1, 1, 2))).shape == (3, 1, 2)
 
 
+def test_the_law_of_the_state_in_a_carry_starts_there_again() -> None:
+    w = worlds()
+    carry = w.start(torch.randn(4, 2, generator=torch.Generator().manual_seed(0)))
+    law = w.state_law(carry)
+    assert w.initial_noise_size(law) == 0
+    torch.testing.assert_close(w.start(law), carry)
+
+
 def test_replace_sets_a_scalar_or_one_value_a_world() -> None:
     w = worlds()
     assert w.replace(gain=0.7).parameters["gain"].tolist() == [0.7] * 3

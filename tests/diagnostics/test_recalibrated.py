@@ -137,6 +137,14 @@ def test_a_policy_sees_the_states_of_the_model_inside() -> None:
     assert all(torch.equal(a, b) for a, b in zip(seen[:3], seen[3:], strict=True))
 
 
+def test_a_carry_s_law_is_that_of_the_worlds_inside() -> None:
+    worlds = RecalibratedModel(pendulum(), maps(2.0)["stretch"]).draw(3, generator=torch.Generator().manual_seed(0))
+    carry = worlds.start(torch.ones(4, 2))
+    law = worlds.state_law(carry)
+    assert law is not None
+    torch.testing.assert_close(law.mean, carry)
+
+
 def test_measurements_of_a_hidden_state_are_mapped() -> None:
     seen = bwm.KnownDynamics(structure=bwm.structures.Pendulum(), noise=0.05, sensor_noise=0.1)
     model = RecalibratedModel(seen, maps(2.0)["stretch"])

@@ -195,6 +195,11 @@ def test_initial_noise_and_definite_starts() -> None:
     torch.testing.assert_close(kept.covariance[0, 0], torch.eye(2).double())
     still = worlds.start(Gaussian(torch.zeros(1, 1, 2).double()))
     assert isinstance(still, torch.Tensor)
+    # a filtered belief as a law, and back
+    again = worlds.start(worlds.state_law(belief))
+    torch.testing.assert_close(again.mean, belief.mean)
+    torch.testing.assert_close(again.covariance, belief.covariance)
+    assert isinstance(worlds.start(worlds.state_law(still)), torch.Tensor)
 
 
 # --- beliefs as carries -----------------------------------------------------------------------------------------------
