@@ -1,7 +1,7 @@
 """How far a model can be trusted: proper scores, calibration and errors by horizon, with errors by recording."""
 
 from bayeswm.diagnostics.adaptive import AdaptiveConformal, needed_level
-from bayeswm.diagnostics.bootstrap import BootstrapEstimate, cluster_bootstrap
+from bayeswm.diagnostics.bootstrap import BootstrapEstimate, cluster_bootstrap, cluster_error
 from bayeswm.diagnostics.calibration import calibration, calibration_of, calibration_of_parts
 from bayeswm.diagnostics.calibration_test import CalibrationTest, calibration_test, cauchy_combination
 from bayeswm.diagnostics.conformal import ConformalisedQuantile, SplitConformal, conformal_quantile
@@ -73,6 +73,7 @@ __all__ = [
     "calibration_test",
     "cauchy_combination",
     "cluster_bootstrap",
+    "cluster_error",
     "conditional_calibration",
     "conformal_quantile",
     "crps",
