@@ -89,7 +89,7 @@ def balance(
         raise DataError("expected at least one forecast, got none")
     rows: dict[str, list[Tensor]] = {"residual": [], "rms": [], "drift": [], "magnitude": []}
     for parts in sums.values():
-        if len({len(part.count) for part in parts}) > 1:
+        if len({len(part.there) for part in parts}) > 1:
             raise SpecError("expected forecasts of the same worlds in all parts, got different numbers of worlds")
         count, total, square, whole, size = (torch.stack(v).sum(0) for v in zip(*parts, strict=True))
         mean = total / count
@@ -109,7 +109,7 @@ def balance(
 class _Sums(NamedTuple):
     """Of residuals, (worlds, H): how many, sum, sum of squares; of values, (worlds,): sum of squares, how many."""
 
-    count: Tensor
+    there: Tensor
     residual: Tensor
     square: Tensor
     whole: Tensor

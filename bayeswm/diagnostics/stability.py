@@ -161,6 +161,8 @@ def _summary(parts: Iterable[_Paths], discard: int) -> xr.Dataset:
         if not 0 <= discard < steps:
             raise SpecError(f"expected discard >= 0 and below the horizon of {steps}, got {discard}")
         gone = head.run.diverged.expand(head.run.particles.shape[:-1])
+        if lost and len(gone) != len(lost[0]):
+            raise SpecError("expected forecasts of the same worlds in all parts, got different numbers of worlds")
         rates.append(_exponents(head, gone, discard))
         lost.append(gone.double().mean(1))
         recordings.append(head.recording)
