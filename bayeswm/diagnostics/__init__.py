@@ -2,6 +2,7 @@
 
 from bayeswm.diagnostics.adaptive import AdaptiveConformal, needed_level
 from bayeswm.diagnostics.balance import balance
+from bayeswm.diagnostics.bonferroni import Bonferroni
 from bayeswm.diagnostics.bootstrap import BootstrapEstimate, cluster_bootstrap, cluster_error
 from bayeswm.diagnostics.calibration import calibration, calibration_of, calibration_of_parts
 from bayeswm.diagnostics.calibration_test import CalibrationTest, calibration_test, cauchy_combination
@@ -41,7 +42,7 @@ from bayeswm.diagnostics.stability import stability, stability_of
 from bayeswm.diagnostics.trust import trust_horizon
 from bayeswm.diagnostics.tube import EllipsoidTube, Tube
 from bayeswm.diagnostics.tube_coverage import tube_coverage
-from bayeswm.diagnostics.tubes import Bonferroni, Ellipsoid, Ranks, SupT
+from bayeswm.diagnostics.tubes import Ellipsoid, Ranks, SupT
 from bayeswm.diagnostics.uniformity import Uniformity, rank_among, uniformity
 from bayeswm.diagnostics.univariate_scores import crps_gaussian, crps_mixture, crps_samples
 
