@@ -1,4 +1,4 @@
-"""What data teach: the variance between worlds shrinks with every transition, as exactly as the model's algebra says."""
+"""What data teach: the variance between worlds shrinks with every transition, as the model's algebra says."""
 
 import pytest
 import torch
