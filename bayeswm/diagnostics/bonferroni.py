@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.predictive import Predictive
-from bayeswm.diagnostics.draws import worlds_are_units
 from bayeswm.diagnostics.intervals import quantiles
 from bayeswm.diagnostics.levels import check_level
 from bayeswm.diagnostics.ranks import weight_of_each
@@ -52,7 +51,8 @@ class Bonferroni:
             predictive.variables.size if "variable" in over else 1
         )
         tail = 0.5 * (1 - check_level(level)) / max(count, 1)
-        drawn = [not (predictive.worlds == 1 or predictive.exhaustive) or not r for r in _resolved(predictive)]
+        known = predictive.exhaustive or predictive.worlds == 1
+        drawn = [not (known and resolved) for resolved in _resolved(predictive)]
         if not any(drawn):
             lower, upper = quantiles(predictive, [tail, 1 - tail])
         else:
@@ -102,6 +102,7 @@ def _units(flat: Predictive) -> Tensor:
     """Return how many draws the law of each window mixes, 1 / sum w^2 where they are weighted, shape (windows,)."""
     alive = ~flat.diverged[..., -1]
     weight = weight_of_each(flat.weight.double(), alive.expand(flat.worlds, *alive.shape[1:]))
-    unit = weight.sum(1) if worlds_are_units(flat) else weight.flatten(0, 1)
+    # particles of a drawn world share it at each step, also of one that is fresh there
+    unit = weight.sum(1) if flat.worlds > 1 and not flat.exhaustive else weight.flatten(0, 1)
     # where every particle diverged the quantiles are NaN whatever the number
     return (unit.sum(0).square() / unit.square().sum(0)).nan_to_num(float(len(unit)))

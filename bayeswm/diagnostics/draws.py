@@ -62,7 +62,7 @@ def draws_of(predictive: Predictive) -> Iterator[Draws]:
     flat = paths.reshape(worlds, particles, windows, *paths.shape[-2:])
     alive = ~predictive.diverged[..., -1].expand(worlds, particles, *predictive.batch_shape)
     alive = alive.reshape(worlds, particles, windows)
-    clustered = worlds_are_units(predictive)
+    clustered = worlds > 1 and not predictive.exhaustive and not predictive.fresh_worlds
     step = max(1, _WORK // max(1, flat[:, :, 0].numel()))
     for at in range(0, windows, step):
         some, there = flat[:, :, at : at + step].double(), alive[:, :, at : at + step]
@@ -72,19 +72,6 @@ def draws_of(predictive: Predictive) -> Iterator[Draws]:
         if not clustered:
             some, weight = some.flatten(0, 1)[:, None], weight.flatten(0, 1)[:, None]
         yield Draws(some, weight)
-
-
-def worlds_are_units(predictive: Predictive) -> bool:
-    """Return whether worlds, not particles, are exchangeable with what will come: see :class:`Draws`.
-
-    Examples
-    --------
-    >>> import bayeswm as bwm
-    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.1)
-    >>> worlds_are_units(model.predictive(torch.zeros(2), torch.zeros(1)))
-    False
-    """
-    return predictive.worlds > 1 and not predictive.exhaustive and not predictive.fresh_worlds
 
 
 def _paths(predictive: Predictive) -> Tensor:

@@ -114,7 +114,8 @@ def stability_of(forecasts: Forecasts, *, discard: int = 0) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        As of :func:`stability`; the standard errors treat the recording as the unit.
+        As of :func:`stability`; the standard errors treat the recording as the unit, and are NaN for several windows of
+        a single one.
 
     Raises
     ------
@@ -171,7 +172,7 @@ def _summary(parts: Iterable[_Paths], discard: int) -> xr.Dataset:
     rate, recording = torch.cat(rates, 2), torch.cat(recordings)
     _, particles, windows, size = rate.shape
     # particles of a start share it; of a single one, they are what tells of the error
-    unit = recording.cpu() if len(torch.unique(recording)) > 1 else torch.arange(particles)[:, None]
+    unit = recording.cpu() if windows > 1 else torch.arange(particles)[:, None]
     mean = rate.flatten(1, 2).nanmean(1)
     error = cluster_error(
         rate.movedim(0, -1).reshape(-1, size, len(rate)), unit.expand(particles, windows).reshape(-1)

@@ -1,6 +1,7 @@
 """The tube of pointwise intervals: exact for laws, and of few draws at least its level."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -111,6 +112,21 @@ def test_what_is_exact_is_not_corrected() -> None:
     assert torch.allclose(tube.lower[..., 0, :], first[..., 0, :], rtol=1e-9)
     # lower ends are moved by 4e-9 in probability, at densities above 0.01
     assert torch.allclose(tube.lower[..., 1, :], second[..., 1, :], atol=4e-7)
+
+
+def test_particles_of_a_drawn_world_are_one_draw_also_where_it_is_fresh() -> None:
+    law = torch.distributions.LogNormal(0.0, 0.3)
+    model = bwm.KnownDynamics(structure=bwm.structures.Pendulum(mass=law), noise=0.1)
+    for fresh in (False, True):
+        for worlds, finite in ((79, True), (78, False)):  # 2 K / (1 - level) - 1 for K = 4
+            p = bwm.rollout(
+                model, torch.zeros(2), torch.zeros(2, 1), worlds=worlds, particles=5, fresh_worlds=fresh,
+                generator=torch.Generator().manual_seed(0),
+            )  # fmt: skip
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", bwm.EstimateWarning)
+                tube = Bonferroni()(p, level=0.9)
+            assert bool(tube.upper.isfinite().all()) == finite
 
 
 def test_windows_that_lost_particles_have_fewer_draws() -> None:

@@ -85,6 +85,7 @@ def test_forecasts_of_recordings_give_the_exponents_under_their_actions() -> Non
         error = float(rate.mean(1).std() / math.sqrt(6))
         assert float(found["exponent_se"][0, 0]) == pytest.approx(error, rel=1e-9)
         assert found["diverged"].sizes == {"horizon": 10}
+    assert np.isnan(stability_of(forecast(model, data[:1], horizon=10, particles=3))["exponent_se"]).all()
     late = stability_of(forecast(model, data, horizon=20, particles=1), discard=5)
     assert float(late["exponent"][0, 0]) == pytest.approx(float(rate[:, 5:].mean()), abs=1e-12)
     direct = stability(model, state[:, 0], u, context=c)
