@@ -1,7 +1,9 @@
 """How far a model can be trusted: proper scores, calibration and errors by horizon, with errors by recording."""
 
 from bayeswm.diagnostics.adaptive import AdaptiveConformal, needed_level
-from bayeswm.diagnostics.bootstrap import BootstrapEstimate, cluster_bootstrap
+from bayeswm.diagnostics.balance import balance
+from bayeswm.diagnostics.bonferroni import Bonferroni
+from bayeswm.diagnostics.bootstrap import BootstrapEstimate, cluster_bootstrap, cluster_error
 from bayeswm.diagnostics.calibration import calibration, calibration_of, calibration_of_parts
 from bayeswm.diagnostics.calibration_test import CalibrationTest, calibration_test, cauchy_combination
 from bayeswm.diagnostics.conformal import ConformalisedQuantile, SplitConformal, conformal_quantile
@@ -18,7 +20,7 @@ from bayeswm.diagnostics.joint_null import JointNull
 from bayeswm.diagnostics.monitoring import Monitor
 from bayeswm.diagnostics.multivariate_scores import dawid_sebastiani_multivariate, energy_score, variogram_score
 from bayeswm.diagnostics.one_step import one_step, teacher_forcing
-from bayeswm.diagnostics.physics import balance, lipschitz, symmetry
+from bayeswm.diagnostics.physics import lipschitz, symmetry
 from bayeswm.diagnostics.pit_bands import ecdf_band
 from bayeswm.diagnostics.pointwise import crps, crps_worlds, pit
 from bayeswm.diagnostics.predictive_check import predictive_check
@@ -36,11 +38,11 @@ from bayeswm.diagnostics.report import report, report_of
 from bayeswm.diagnostics.sbc import sbc
 from bayeswm.diagnostics.scored_forecasts import scores
 from bayeswm.diagnostics.simulated import simulation_based_calibration
-from bayeswm.diagnostics.stability import stability
+from bayeswm.diagnostics.stability import stability, stability_of
 from bayeswm.diagnostics.trust import trust_horizon
 from bayeswm.diagnostics.tube import EllipsoidTube, Tube
 from bayeswm.diagnostics.tube_coverage import tube_coverage
-from bayeswm.diagnostics.tubes import Bonferroni, Ellipsoid, Ranks, SupT
+from bayeswm.diagnostics.tubes import Ellipsoid, Ranks, SupT
 from bayeswm.diagnostics.uniformity import Uniformity, rank_among, uniformity
 from bayeswm.diagnostics.univariate_scores import crps_gaussian, crps_mixture, crps_samples
 
@@ -73,6 +75,7 @@ __all__ = [
     "calibration_test",
     "cauchy_combination",
     "cluster_bootstrap",
+    "cluster_error",
     "conditional_calibration",
     "conformal_quantile",
     "crps",
@@ -114,6 +117,7 @@ __all__ = [
     "simulation_based_calibration",
     "sparsification_error",
     "stability",
+    "stability_of",
     "symmetry",
     "teacher_forcing",
     "trust_horizon",

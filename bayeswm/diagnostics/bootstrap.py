@@ -1,4 +1,4 @@
-"""Error bars when the observations of one recording belong together: the cluster bootstrap."""
+"""Error bars when the observations of one recording belong together: the cluster bootstrap and its limit."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import DataError, EstimateWarning, SpecError, UndefinedWarning
+from bayeswm.base.predictive import warn_caller
 from bayeswm.base.random import uniform
 
 # fewer recordings than this say little about how recordings differ
 FEW = 5
 _COLUMNS = 4096  # of the resampled means held at once
+
+
+_UNDEFINED = "standard errors are undefined and are NaN: all windows come from one recording; split it into episodes"
 
 
 class BootstrapEstimate(NamedTuple):
@@ -95,19 +99,11 @@ def cluster_bootstrap(
     value = statistic((total.sum(0) / count.sum(0))[None])[0]
     clusters = len(total)
     if clusters == 1:
-        warnings.warn(
-            "standard errors are undefined and are NaN: all windows come from one recording; split it into episodes",
-            UndefinedWarning,
-            stacklevel=2,
-        )
+        warnings.warn(_UNDEFINED, UndefinedWarning, stacklevel=2)
         nothing = torch.full_like(value, float("nan"))
         return BootstrapEstimate(value, nothing, nothing, nothing)
     if clusters < FEW:
-        warnings.warn(
-            f"standard errors rest on {clusters} recordings only and are rough; record more",
-            EstimateWarning,
-            stacklevel=2,
-        )
+        warnings.warn(_rough(clusters), EstimateWarning, stacklevel=2)
     drawn = (uniform((resamples, clusters), generator, dtype=torch.float64).cpu() * clusters).long()
     times = torch.zeros(resamples, clusters, dtype=torch.float64).scatter_add_(
         1, drawn.clamp(max=clusters - 1), torch.ones(resamples, clusters, dtype=torch.float64)
@@ -117,6 +113,64 @@ def cluster_bootstrap(
     tail = (1 - confidence) / 2
     ends = _quantiles(found, (tail, 1 - tail))
     return BootstrapEstimate(value, *(torch.where(value.isfinite(), e, float("nan")) for e in (error, *ends)))
+
+
+def cluster_error(values: Tensor, cluster: Tensor) -> Tensor:
+    """Return the standard error of a mean that treats the cluster as the unit, in closed form.
+
+    With r the sums over each of C clusters of the deviations from the mean of all n observations, it is
+    sqrt(C / (C - 1) sum r^2) / n: the sandwich estimate. For clusters of equal size that is the limit of
+    :func:`cluster_bootstrap` for many resamples, and for clusters of one observation the usual standard error.
+
+    Parameters
+    ----------
+    values : Tensor, shape (n, ...)
+        Observations; NaN marks one that is not there.
+    cluster : Tensor, shape (n,)
+        Which recording each came from; any labels.
+
+    Returns
+    -------
+    Tensor, shape (...)
+        NaN where fewer than two clusters have an observation.
+
+    References
+    ----------
+    Liang and Zeger (1986), Longitudinal data analysis using generalized linear models.
+
+    Examples
+    --------
+    >>> x = torch.arange(20.0)  # ten recordings of two
+    >>> round(float(cluster_error(x, torch.arange(20) // 2)), 2), round(float(cluster_error(x, torch.arange(20))), 2)
+    (1.91, 1.32)
+    """
+    total, count = _sums(values.double(), cluster)
+    n, clusters = count.sum(0), (count > 0).sum(0)
+    left = total - count * (total.sum(0) / n)
+    square = left.square().sum(0) * clusters / (clusters - 1).clamp(min=1)
+    return torch.where(clusters > 1, square.sqrt() / n, float("nan"))
+
+
+def warn_of_few(clusters: int) -> None:
+    """Warn of a standard error that rests on few recordings, at the line of the caller's code.
+
+    Warns
+    -----
+    UndefinedWarning, EstimateWarning
+        For a single recording, and for fewer than 5.
+
+    Examples
+    --------
+    >>> warn_of_few(20)
+    """
+    if clusters == 1:
+        warn_caller(_UNDEFINED, UndefinedWarning)
+    elif clusters < FEW:
+        warn_caller(_rough(clusters), EstimateWarning)
+
+
+def _rough(clusters: int) -> str:
+    return f"standard errors rest on {clusters} recordings only and are rough; record more"
 
 
 def _sums(values: Tensor, cluster: Tensor) -> tuple[Tensor, Tensor]:

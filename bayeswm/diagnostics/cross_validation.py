@@ -12,14 +12,17 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from bayeswm.base.errors import DataError, EstimateWarning, SpecError
+from bayeswm.base.errors import DataError, EstimateWarning, SpecError, UndefinedWarning
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import warn_caller
 from bayeswm.base.random import make_generator, spawn_seeds
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
+from bayeswm.diagnostics.bootstrap import cluster_error, warn_of_few
 from bayeswm.diagnostics.replicated import equally_weighted, recorded
 from bayeswm.diagnostics.summary import as_numpy
+
+_BY_RECORDING = "standard error of elpd, recordings counted as independent"
 
 
 def loo(
@@ -43,9 +46,11 @@ def loo(
     -------
     xarray.Dataset
         By variable, with ``joint`` for all columns together: ``elpd``, the expected log pointwise predictive density
-        in nats (higher is better), ``se``, which counts the parts as independent, ``p``, the effective number of
-        parameters, and for each part ``elpd_i`` and ``pareto_k``. Parts are transitions, with coordinates episode and
-        step, or episodes.
+        in nats (higher is better), ``se``, its standard error, which treats the recording as the unit (see
+        :func:`bayeswm.diagnostics.cluster_error`), ``se_parts``, which counts the parts as independent, as ArviZ does,
+        ``p``, the effective number of parameters, and for each part ``elpd_i`` and ``pareto_k``. Parts are transitions,
+        with coordinates episode and step, or episodes. Without the recordings of the parts, as of windows, or from a
+        single one, ``se`` is NaN.
 
     Raises
     ------
@@ -55,7 +60,10 @@ def loo(
     Warns
     -----
     EstimateWarning
-        Where some Pareto k is above ArviZ's limit: these parts rest on few draws; see ``az.reloo``, or refit.
+        Where some Pareto k is above ArviZ's limit: these parts rest on few draws; see ``az.reloo``, or refit. For
+        ``se`` of fewer than 5 recordings.
+    UndefinedWarning
+        For ``se`` of a single recording, or of parts whose recording is not known.
 
     References
     ----------
@@ -68,11 +76,11 @@ def loo(
     >>> schema = bwm.Schema(state=[bwm.Variable("x")], time_step=1.0)
     >>> drift = bwm.structures.Linear(schema, A=torch.eye(1), c=Normal(torch.zeros(1), 1.0))
     >>> steps = torch.tensor([0.0, *(0.4, 0.7, 0.2, 0.7) * 5])
-    >>> data = bwm.Trajectories(schema, state=steps.cumsum(0).view(1, -1, 1))
+    >>> data = bwm.Trajectories(schema, state=steps.cumsum(0).view(1, -1, 1).expand(5, -1, 1))
     >>> model = bwm.BayesianDynamics(structure=drift, noise=0.5, inference=bwm.inference.Conjugate())
     >>> found = loo(model.fit(data, seed=0))
     >>> found["elpd_i"].dims, round(float(found["elpd"].sel(variable="x")), 1)
-    (('variable', 'transition'), -6.9)
+    (('variable', 'transition'), -32.2)
     """
     import arviz as az
 
@@ -108,13 +116,16 @@ def loo(
             EstimateWarning,
         )
     notes = {
-        "elpd": "expected log pointwise predictive density, higher is better",
-        "se": "standard error of elpd, parts counted as independent",
-        "p": "effective number of parameters",
+        "elpd": ("elpd", "expected log pointwise predictive density, higher is better"),
+        "se_parts": ("se", "standard error of elpd, parts counted as independent"),
+        "p": ("p", "effective number of parameters"),
     }
-    totals = {
-        k: ("variable", [float(getattr(v, k)) for v in found.values()], {"long_name": t}) for k, t in notes.items()
+    totals: dict[str, Any] = {
+        name: ("variable", [float(getattr(v, key)) for v in found.values()], {"long_name": text})
+        for name, (key, text) in notes.items()
     }
+    each = torch.tensor(parts["elpd_i"].transpose(..., "variable").values)
+    totals["se"] = ("variable", as_numpy(_error_of_sum(each, _recordings(parts))), {"long_name": _BY_RECORDING})
     return parts.assign(totals).assign_attrs(good_k=float(limit), above_good_k=bad)
 
 
@@ -156,13 +167,19 @@ def leave_future_out(
     xarray.Dataset
         By ``step``, the number of steps that were known: ``elpd_i`` (step, episode), the log density of the ``ahead``
         steps that followed, in nats, NaN where an episode has ended; ``elpd``, its sum over episodes; ``pareto_k`` of
-        the weights, and ``refitted``. Attributes ``elpd``, the sum over all, higher is better, ``se``, which counts
-        steps as independent, and ``fits``.
+        the weights, and ``refitted``. Attributes ``elpd``, the sum over all, higher is better; ``se``, its standard
+        error, which treats the episode as the unit (see :func:`bayeswm.diagnostics.cluster_error`), NaN for a single
+        one; ``se_steps``, which counts steps as independent; and ``fits``.
 
     Raises
     ------
     SpecError, DataError
         If no episode is longer than ``first``, or numbers make no sense.
+
+    Warns
+    -----
+    UndefinedWarning, EstimateWarning
+        For ``se`` of a single episode, and of fewer than 5.
 
     References
     ----------
@@ -174,11 +191,11 @@ def leave_future_out(
     >>> from torch.distributions import Normal
     >>> schema = bwm.Schema(state=[bwm.Variable("x")], time_step=1.0)
     >>> drift = bwm.structures.Linear(schema, A=torch.eye(1), c=Normal(torch.zeros(1), 1.0))
-    >>> data = bwm.Trajectories(schema, state=[[[0.0], [0.4], [1.1], [1.3], [2.0]]])
+    >>> data = bwm.Trajectories(schema, state=[[[0.0], [0.4], [1.1], [1.3], [2.0]]] * 5)
     >>> model = bwm.BayesianDynamics(structure=drift, noise=0.5, inference=bwm.inference.Conjugate())
     >>> found = leave_future_out(model, data, first=1)
     >>> found["step"].values.tolist(), found.attrs["fits"], round(found.attrs["elpd"], 1)
-    ([1, 2, 3], 1, -1.7)
+    ([1, 2, 3], 1, -6.9)
     """
     if first < 1 or ahead < 1 or draws < 2:
         raise SpecError(f"expected first >= 1, ahead >= 1 and draws >= 2, got {first}, {ahead} and {draws}")
@@ -212,6 +229,7 @@ def leave_future_out(
     elpd_i = torch.stack(rows)
     elpd = elpd_i.nansum(1)
     total, spread = float(elpd.sum()), float(elpd.std()) if len(elpd) > 1 else float("nan")
+    each, episode = elpd_i.flatten(), trajectories.episode.cpu().repeat(len(elpd_i))
     return xr.Dataset(
         {
             "elpd_i": (("step", "episode"), as_numpy(elpd_i), {"long_name": "log density of what followed"}),
@@ -223,7 +241,13 @@ def leave_future_out(
             "step": ("step", steps, {"long_name": "steps that were known"}),
             "episode": ("episode", as_numpy(trajectories.episode)),
         },
-        attrs={"elpd": total, "se": spread * math.sqrt(len(elpd)), "fits": sum(refitted), "ahead": ahead},
+        attrs={
+            "elpd": total,
+            "se": float(_error_of_sum(each, episode)),
+            "se_steps": spread * math.sqrt(len(elpd)),
+            "fits": sum(refitted),
+            "ahead": ahead,
+        },
     )
 
 
@@ -240,6 +264,23 @@ def stepwise_log_likelihood(worlds: Worlds, trajectories: Trajectories) -> Tenso
     with torch.no_grad():
         each = worlds.log_likelihood(worlds.start(start), seen[:, 1:], action, context)[:, 0]
         return torch.where(inside[..., 0], each, 0.0).double().cpu()
+
+
+def _recordings(parts: xr.Dataset) -> Tensor | None:
+    """Return the recording of each part, where it is known."""
+    if "episode" not in parts.coords:
+        return None
+    return torch.tensor(parts["episode"].values)
+
+
+def _error_of_sum(each: Tensor, recording: Tensor | None) -> Tensor:
+    """Return the standard error by recording of sums over the first axis, NaN left out, and warn where it is rough."""
+    if recording is None:
+        warn_caller("se is undefined and is NaN: nothing says which recording a part is of", UndefinedWarning)
+        return torch.full(each.shape[1:], float("nan"), dtype=torch.float64)
+    there = ~each.isnan()
+    warn_of_few(len(torch.unique(recording[there.flatten(1).any(-1) if each.ndim > 1 else there])))
+    return there.sum(0) * cluster_error(each, recording)
 
 
 def _smoothed(log_ratio: Tensor) -> tuple[Tensor, float]:

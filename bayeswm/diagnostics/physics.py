@@ -1,19 +1,18 @@
-"""Whether worlds keep to physics: how far a step stretches, balances along rollouts, and symmetries."""
+"""Whether worlds keep to physics step by step: how far a step stretches, and symmetries."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import torch
 import xarray as xr
 from torch import Tensor
 
-from bayeswm.base.errors import DataError, SpecError, UnknownVariableError
+from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.model import DynamicsModel, finite
-from bayeswm.base.predictive import Predictive
 from bayeswm.base.worlds import StructureWorlds, Worlds
 from bayeswm.diagnostics.jacobians import markov_worlds, step_jacobian
-from bayeswm.diagnostics.summary import as_numpy, horizon_coords
+from bayeswm.diagnostics.summary import as_numpy
 
 _CHUNK = 4096  # states whose derivatives are held at once
 
@@ -96,99 +95,6 @@ def lipschitz(
         },
         coords={"variable": list(variables.columns)},
         attrs={"scale": as_numpy(unit), "states": len(x)},
-    )
-
-
-def balance(
-    predictive: Predictive,
-    quantities: Mapping[str, Callable[[Tensor], Tensor]],
-    *,
-    rates: Mapping[str, Callable[[Tensor, Tensor], Tensor]] | None = None,
-    actions: Tensor | None = None,
-) -> xr.Dataset:
-    r"""Return how far energy, momentum or another quantity strays from its balance along a rollout.
-
-    .. math:: r_h = q(x_h) - q(x_0) - \sum_{t < h} \tfrac{\Delta t}{2} [\dot q(x_t, a_t) + \dot q(x_{t+1}, a_t)]
-
-    is 0 for a system that keeps q, or exchanges it at the given rate, up to the error of the trapezium rule, which is
-    of second order in the time step, and of the world's own integrator. A slope of the residual is energy from nowhere;
-    its spread grows with process noise.
-
-    Parameters
-    ----------
-    predictive : Predictive
-        A rollout; its process noise is not part of the balance, so that a rollout without it shows most.
-    quantities : mapping of str to callable
-        Each maps states (worlds, particles, *batch, H + 1, S) to values (worlds, particles, *batch, H + 1). Parameters
-        of the worlds may enter with the shape (worlds, 1, ..., 1).
-    rates : mapping of str to callable, optional
-        The rate at which a quantity comes in from outside, per second, from states (worlds, particles, *batch, H, S)
-        and actions (*batch, H, A): the power of an actuator less that of friction, or a force. Quantities without a
-        rate are conserved.
-    actions : Tensor, shape (*batch, H, A), optional
-        What was done; needed with rates.
-
-    Returns
-    -------
-    xarray.Dataset
-        By quantity, world and step: ``residual``, the mean over particles and starts, and ``rms``, its root mean square
-        there; ``drift``, the slope of the residual in units of the quantity a second. ``magnitude`` is the root mean
-        square of the quantity itself, to compare with. Lower is better for all in absolute value.
-
-    Raises
-    ------
-    SpecError, DataError, UnknownVariableError
-        If values do not fit, there is no start, or a rate belongs to no quantity.
-
-    Examples
-    --------
-    A mass in free fall, whose energy per mass is v^2 / 2 + g z:
-
-    >>> import bayeswm as bwm
-    >>> schema = bwm.Schema(state=[bwm.Variable("z"), bwm.Variable("v")], time_step=0.1)
-    >>> def move(x, u):
-    ...     return torch.stack((x[..., 0] + 0.1 * x[..., 1] - 0.05, x[..., 1] - 1.0), -1)
-    >>> fall = bwm.structures.FromFunction(move, schema=schema, name="fall")
-    >>> r = bwm.rollout(bwm.KnownDynamics(structure=fall), torch.zeros(2), None, horizon=20, particles=1)
-    >>> found = balance(r, {"energy": lambda x: x[..., 1] ** 2 / 2 + 10 * x[..., 0]})
-    >>> bool(abs(found["residual"]).max() < 1e-9)
-    True
-    """
-    if predictive.initial is None or predictive.horizon == 0:
-        raise SpecError("expected a rollout of at least one step with its start, got none")
-    paths = predictive.particles
-    start = predictive.initial.expand(*paths.shape[:-2], paths.shape[-1])
-    x = torch.cat((start[..., None, :], paths), -2)
-    rates = rates or {}
-    for name in rates:
-        if name not in quantities:
-            raise UnknownVariableError.of(name, quantities)
-    if rates and (actions is None or actions.shape[-2] < predictive.horizon):
-        raise SpecError("expected actions= of all steps with rates=, got none or too few")
-    alive = torch.cat((~predictive.diverged[..., :1], ~predictive.diverged), -1).expand(x.shape[:-1])
-    x = torch.where(alive[..., None], x, 0.0)
-    rows: dict[str, list[Tensor]] = {"residual": [], "rms": [], "drift": [], "magnitude": []}
-    time = predictive.time_step * torch.arange(1, predictive.horizon + 1, dtype=x.dtype, device=x.device)
-    for name, quantity in quantities.items():
-        q = quantity(x)
-        if q.shape != x.shape[:-1]:
-            raise SpecError(f"{name}: expected values of shape {tuple(x.shape[:-1])}, got {tuple(q.shape)}")
-        residual = q[..., 1:] - q[..., :1]
-        if name in rates and actions is not None:
-            done = actions[..., : predictive.horizon, :].to(x)
-            flow = rates[name](x[..., :-1, :], done) + rates[name](x[..., 1:, :], done)
-            residual = residual - (0.5 * predictive.time_step * flow).cumsum(-1)
-        residual = torch.where(alive[..., 1:], residual, float("nan")).flatten(1, -2)
-        mean = residual.nanmean(1)
-        rows["residual"].append(mean)
-        rows["rms"].append(residual.square().nanmean(1).sqrt())
-        rows["drift"].append((mean * time).sum(-1) / time.square().sum())  # through 0 at the start
-        rows["magnitude"].append(torch.where(alive, q, float("nan")).flatten(1).square().nanmean(1).sqrt())
-    by_step, by_world = ("quantity", "world", "horizon"), ("quantity", "world")
-    coords = horizon_coords(predictive.variables, steps=predictive.horizon, time_step=predictive.time_step)
-    return xr.Dataset(
-        {k: (by_step if v[0].ndim == 2 else by_world, as_numpy(torch.stack(v))) for k, v in rows.items()},
-        coords={"quantity": list(quantities), "horizon": coords["horizon"], "time": coords["time"]},
     )
 
 

@@ -10,9 +10,11 @@ from torch import Tensor
 
 from bayeswm.base.errors import UndefinedWarning
 from bayeswm.base.model import DynamicsModel
+from bayeswm.base.random import make_generator
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
 from bayeswm.diagnostics.calibration import summarise_calibration, window_scores, with_test
+from bayeswm.diagnostics.energy import outcome_scale, window_energies
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, Windows, forecast, gather
 from bayeswm.diagnostics.horizon import summarise_errors, window_changes
 from bayeswm.diagnostics.joint_null import JointNull
@@ -21,6 +23,9 @@ from bayeswm.diagnostics.summary import Summary
 from bayeswm.diagnostics.tube_coverage import window_inside
 from bayeswm.diagnostics.tubes import SupT
 from bayeswm.diagnostics.verdict import verdict
+
+# of each window, for the energy score, whose time grows with their square
+_ENERGY_DRAWS = 100
 
 
 def report(
@@ -64,6 +69,8 @@ def report(
         * ``epistemic_share``: mean variance between worlds over mean total variance, between 0 and 1: what more data
           could remove; NaN where there is no variance;
         * ``tube_coverage``: share of whole trajectories inside the sup-t tube;
+        * ``energy_score`` by horizon, over variables divided by ``energy_scale`` as in
+          :func:`bayeswm.diagnostics.scores`, but from some 100 of the draws, which leaves it unbiased; lower is better;
         * the attribute ``verdict``: sentences with numbers.
 
     Raises
@@ -109,12 +116,17 @@ def report_of(forecasts: Forecasts, *, level: float = 0.9, bootstrap: int = 1000
     """
     levels = check_levels((0.5, level))
     null, tube = JointNull(seed=seed), SupT()
+    scale: list[Tensor] = []
 
     def values(part: Forecast) -> dict[str, Tensor]:
         null.add(part)
+        if not scale:
+            scale.append(outcome_scale(part.outcomes))
+        energies = window_energies(part, scale=scale[0], generator=make_generator(seed), draws=_ENERGY_DRAWS)
         groups = {
             "calibration": window_scores(part.predictive, part.outcomes, levels),
             "tube": {"inside": window_inside(part, tube, level=level)},
+            "energy": {"score": energies},
             "variance": window_variances(part),
             "errors": window_changes(part) if part.windows is not None else {},
         }
@@ -129,6 +141,11 @@ def report_of(forecasts: Forecasts, *, level: float = 0.9, bootstrap: int = 1000
     attrs = {"long_name": "share of whole trajectories inside the tube"}
     tubes.add("tube_coverage", found.values["tube.inside"], (), attrs=attrs)
     more.append(tubes.dataset(found, coords={}))
+    energies = Summary(found.recording, resamples=bootstrap, seed=seed)
+    attrs = {"long_name": "energy score over scaled variables", "better": "lower"}
+    energies.add("energy_score", found.values["energy.score"], ("horizon",), attrs=attrs)
+    energies.arrays["energy_scale"] = ("variable", scale[0].tolist(), {"long_name": "unit of the energy score"})
+    more.append(energies.dataset(found, coords={}))
     if any(name.startswith("errors.") for name in found.values):
         errors = summarise_errors(found.group("errors."), bootstrap=bootstrap, seed=seed)
         more.append(errors.drop_vars([name for name in errors.data_vars if name in dataset]))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import xarray as xr
@@ -14,15 +13,22 @@ from bayeswm.base.errors import SpecError
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import make_generator
 from bayeswm.diagnostics.calibration import LEVELS
+from bayeswm.diagnostics.energy import (
+    by_step,
+    energy_by_step,
+    energy_of_worlds,
+    outcome_scale,
+    pool,
+    samples_of,
+    shares,
+)
 from bayeswm.diagnostics.forecast import Forecast, Forecasts, gather
 from bayeswm.diagnostics.intervals import quantiles
 from bayeswm.diagnostics.levels import check_levels
-from bayeswm.diagnostics.multivariate_scores import energy_score, pair_norm, variogram_score
-from bayeswm.diagnostics.pointwise import crps, mean_distance_of_worlds, observed, spread_out
+from bayeswm.diagnostics.multivariate_scores import variogram_score
+from bayeswm.diagnostics.pointwise import crps, observed
 from bayeswm.diagnostics.quantile_scores import dawid_sebastiani, interval_score, pinball_loss, weighted_interval_score
 from bayeswm.diagnostics.summary import Summary
-
-_DRAWS = 400  # of a single step that was not sampled
 
 
 def scores(
@@ -130,19 +136,6 @@ _NAMES: dict[str, tuple[tuple[str, ...], str, str]] = {
 }
 
 
-def outcome_scale(outcomes: Tensor) -> Tensor:
-    """Return the standard deviation of each variable over windows and steps, 1 where it does not vary.
-
-    Examples
-    --------
-    >>> outcome_scale(torch.tensor([[[0.0, 5.0]], [[2.0, 5.0]]]))
-    tensor([1., 1.])
-    """
-    x = outcomes.flatten(0, -2)
-    spread = (x - x.nanmean(0)).square().nanmean(0).sqrt()
-    return torch.where(spread > 1e-12 * x.nan_to_num().abs().amax(0), spread, 1.0) if len(x) else spread.fill_(1.0)
-
-
 def probabilities(levels: Sequence[float]) -> list[float]:
     """Return the probabilities of the ends of central intervals, and one half between them.
 
@@ -231,110 +224,36 @@ def joint_scores(part: Forecast, *, scale: Tensor, generator: torch.Generator) -
         raise SpecError(f"expected a positive, finite scale for each of {p.variables.columns}, got {scale.tolist()}")
     seen = there.all(-1)
     unit = scale.to(x)
-    samples, lost, weight, pooled = _draws(p, generator)
-    samples, came = samples / unit, x / unit
+    samples, came = samples_of(p, generator).scaled(unit), x / unit
+    values, lost, weight, pooled = samples
     rows = range(p.horizon)
 
-    def score(values: Tensor, what: Tensor, gone: Tensor, *, h: int) -> Tensor:
-        one = h >= pooled
-        return energy_of_worlds(values, what, weight=weight, exhaustive=p.exhaustive, lost=gone, pooled=one)
-
     def variogram(h: int) -> Tensor:
-        share = _pool(lost[..., h], like=x) if h >= pooled else _shares(weight, lost[..., h], like=x)
-        alive = torch.where(lost[..., h, None], 0.0, samples[..., h, :])
+        share = pool(lost[..., h], like=x) if h >= pooled else shares(weight, lost[..., h], like=x)
+        alive = torch.where(lost[..., h, None], 0.0, values[..., h, :])
         return variogram_score(alive.flatten(0, 1), came[:, h], weight=share.flatten(0, 1))
 
+    whole = energy_of_worlds(
+        values.flatten(-2),
+        came.flatten(-2),
+        weight=weight,
+        exhaustive=p.exhaustive,
+        lost=lost.any(-1),
+        pooled=p.horizon - 1 >= pooled,
+    )
     found = {
-        "energy_score": _by_step([score(samples[..., h, :], came[:, h], lost[..., h], h=h) for h in rows], x),
-        "variogram_score": _by_step([variogram(h) for h in rows], x),
-        "trajectory_energy_score": score(samples.flatten(-2), came.flatten(-2), lost.any(-1), h=p.horizon - 1),
+        "energy_score": energy_by_step(samples, came, exhaustive=p.exhaustive),
+        "variogram_score": by_step([variogram(h) for h in rows], x),
+        "trajectory_energy_score": whole,
     }
     if p.has_density:
-        found["joint_log_score"] = _by_step([_log_density(p, h, x[:, h]) for h in rows], x)
+        found["joint_log_score"] = by_step([_log_density(p, h, x[:, h]) for h in rows], x)
         with contextlib.suppress(SpecError):  # a hidden state: none
             found["trajectory_log_score"] = p.log_score(x).value
     return {
         name: torch.where(seen if v.ndim == 2 else seen.all(-1), v.to(x.dtype), float("nan"))
         for name, v in found.items()
     }
-
-
-def energy_of_worlds(
-    samples: Tensor, observed: Tensor, *, weight: Tensor, exhaustive: bool, lost: Tensor, pooled: bool = False
-) -> Tensor:
-    """Return the fair energy score of samples from several worlds; lower is better. See :func:`crps_worlds`.
-
-    Parameters
-    ----------
-    samples : Tensor, shape (W, P, ..., d)
-        Draws in each world.
-    observed : Tensor, shape (..., d)
-        What came.
-    weight : Tensor, shape (W,)
-        Weights of the worlds.
-    exhaustive : bool
-        Whether the worlds are the posterior, or draws from it.
-    lost : Tensor, shape (W, P, ...)
-        Samples not to count.
-    pooled : bool
-        The samples are draws of the mixture, of equal weight, whatever their world.
-
-    Returns
-    -------
-    Tensor, shape (...)
-
-    Examples
-    --------
-    >>> draws, kept = torch.tensor([[[0.0], [1.0]], [[0.0], [1.0]]]), torch.zeros(2, 2, dtype=torch.bool)
-    >>> half = torch.tensor([0.5, 0.5])
-    >>> float(energy_of_worlds(draws, torch.tensor([0.5]), weight=half, exhaustive=True, lost=kept))
-    0.125
-    """
-    samples = torch.where(lost[..., None], observed, samples)  # finite, of no weight
-    if pooled:
-        return energy_score(samples.flatten(0, 1), observed, weight=_pool(lost, like=samples).flatten(0, 1))
-    each = _shares(weight, lost, like=samples)
-    offset = samples - observed
-    near = (each * torch.linalg.vector_norm(offset, dim=-1)).sum((0, 1))
-    count, share = (~lost).sum(1).to(offset), each.sum(1)
-    every = pair_norm(offset.flatten(0, 1), each.flatten(0, 1))
-    if len(samples) == 1:
-        return near - mean_distance_of_worlds(every, every[None], share=share, count=count, exhaustive=exhaustive) / 2
-    own = pair_norm(offset.movedim(1, 0), ((~lost) / count.clamp(min=1)[:, None]).movedim(1, 0))
-    return near - mean_distance_of_worlds(every, own, share=share, count=count, exhaustive=exhaustive) / 2
-
-
-def _shares(weight: Tensor, lost: Tensor, *, like: Tensor) -> Tensor:
-    """Return the weight of each particle, shape (W, P, ...); NaN where all are lost."""
-    count = (~lost).sum(1).to(like)
-    share = torch.where(count > 0, spread_out(weight.to(like), count), 0.0)
-    share = share / share.sum(0)
-    return (share / count.clamp(min=1))[:, None] * ~lost
-
-
-def _pool(lost: Tensor, *, like: Tensor) -> Tensor:
-    """Return equal weights of all particles that are left."""
-    kept = (~lost).to(like)
-    return kept / kept.sum((0, 1))
-
-
-class _Draws(NamedTuple):
-    """Samples (W, P, windows, H, S), which are lost, the weights (W,), and the step from which all are one pool."""
-
-    samples: Tensor
-    lost: Tensor
-    weight: Tensor
-    pooled: int
-
-
-def _draws(p: Predictive, generator: torch.Generator) -> _Draws:
-    if not p.sampled:
-        samples = p.sample(_DRAWS, generator=generator)[None]
-        lost = torch.zeros(samples.shape[:-1], dtype=torch.bool, device=samples.device)
-        return _Draws(samples, lost, torch.ones_like(p.weight[:1]), 0)
-    samples = p.particles
-    lost = p.diverged | ~samples.isfinite().all(-1)
-    return _Draws(samples, lost, p.weight, 1 if p.fresh_worlds else p.horizon)
 
 
 def _log_density(p: Predictive, h: int, x: Tensor) -> Tensor:
@@ -348,7 +267,3 @@ def _log_density(p: Predictive, h: int, x: Tensor) -> Tensor:
         diverged=p.diverged[..., h][None],
     )
     return one.log_score(x[:, None]).value
-
-
-def _by_step(steps: list[Tensor], like: Tensor) -> Tensor:
-    return torch.stack(steps, -1) if steps else like[..., 0]

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import torch
 import xarray as xr
 from torch import Tensor
 
-from bayeswm.base.errors import DivergenceWarning, SpecError
+from bayeswm.base.errors import DataError, DivergenceWarning, SpecError
 from bayeswm.base.model import DynamicsModel
+from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import make_generator
 from bayeswm.base.rollout import rollout
 from bayeswm.base.worlds import Worlds
+from bayeswm.diagnostics.bootstrap import cluster_error
+from bayeswm.diagnostics.forecast import Forecasts, known, parts_of
 from bayeswm.diagnostics.jacobians import markov_worlds, step_jacobian
 from bayeswm.diagnostics.summary import as_numpy, horizon_coords
 
@@ -60,9 +65,9 @@ def stability(
     -------
     xarray.Dataset
         ``diverged`` (horizon), the share of particles that have left the finite numbers by then; ``exponent`` (world,
-        index), from the largest to the smallest, with its standard error ``exponent_se`` over starts and particles
-        (NaN for a single path); their sum is the rate at which volume grows, exact at any horizon. Paths that diverge
-        are left out of the exponents.
+        index), from the largest to the smallest, with its standard error ``exponent_se`` over starts, or over the
+        particles of a single one (NaN for a single path); their sum is the rate at which volume grows, exact at any
+        horizon. Paths that diverge are left out of the exponents.
 
     Raises
     ------
@@ -90,41 +95,119 @@ def stability(
         warnings.simplefilter("ignore", DivergenceWarning)  # their share is the answer
         run = rollout(drawn, state, actions, horizon=horizon, particles=particles, generator=generator, context=context)
     steps = run.horizon
-    if not 0 <= discard < steps:
-        raise SpecError(f"expected discard >= 0 and below the horizon of {steps}, got {discard}")
-    lost = run.diverged.expand(run.particles.shape[:-1])
-    start = state.to(run.particles).expand(*run.particles.shape[:2], *state.shape)
-    x = torch.cat((start[..., None, :], run.particles[..., :-1, :]), -2)
-    x = torch.where(torch.cat((torch.zeros_like(lost[..., :1]), lost[..., :-1]), -1)[..., None], 0.0, x)
-    plan = x.new_empty(steps, 0) if actions is None else actions.to(x)
-    given = None if context is None else context.to(x)
-    size = x.shape[-1]
-    frame = torch.eye(size, dtype=x.dtype, device=x.device).expand(*x.shape[:-2], size, size)
-    grown = x.new_zeros(*x.shape[:-2], size)
-    for t in range(steps):
-        _, jacobian = step_jacobian(drawn, x[..., t, :], plan[..., t, :].expand(len(state), -1), given, t)
-        frame, triangle = torch.linalg.qr(jacobian.nan_to_num(0.0, 0.0, 0.0) @ frame)
-        if t >= discard:
-            grown = grown + triangle.diagonal(dim1=-2, dim2=-1).abs().log()
-    rate = grown / ((steps - discard) * drawn.schema.time_step)
-    rate = torch.where(lost[..., -1:], float("nan"), rate).flatten(1, 2).sort(-1, descending=True).values
-    count = (~rate.isnan()).sum(1)
-    mean = rate.nanmean(1)
-    spread = ((rate - mean[:, None]).square().nansum(1) / (count - 1).clamp(min=1) / count).sqrt()
-    error = torch.where(count > 1, spread, float("nan"))
-    coords = horizon_coords(drawn.schema.state, steps=steps, time_step=drawn.schema.time_step)
+    plan = state.new_empty(steps, 0) if actions is None else actions
+    given = None if context is None else context.expand(len(state), -1)[:, None].expand(-1, steps, -1)
+    path = _Paths(drawn, run, plan.expand(len(state), -1, -1), given, torch.arange(len(state)))
+    return _summary([path], discard)
+
+
+def stability_of(forecasts: Forecasts, *, discard: int = 0) -> xr.Dataset:
+    """Return :func:`stability` of forecasts of recordings, under their recorded actions.
+
+    Parameters
+    ----------
+    forecasts : Forecast or iterable of Forecast
+        From :func:`bayeswm.diagnostics.forecast`, of a state that is not hidden, each particle in one world.
+    discard : int
+        Steps before the frame counts.
+
+    Returns
+    -------
+    xarray.Dataset
+        As of :func:`stability`; the standard errors treat the recording as the unit, and are NaN for several windows of
+        a single one.
+
+    Raises
+    ------
+    SpecError, DataError
+        If a forecast does not know its worlds and data, the state is hidden, worlds change along the way, ``discard``
+        leaves no step, or there is no forecast.
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum(damping=0.5), noise=0.0)
+    >>> data = bwm.Trajectories(model.schema, state=torch.zeros(3, 201, 2), action=torch.zeros(3, 200, 1))
+    >>> found = stability_of(bwm.diagnostics.forecast(model, data, horizon=200))
+    >>> bool((found["exponent"] < 0).all())
+    True
+    """
+
+    def paths() -> Iterator[_Paths]:
+        for part in parts_of(forecasts):
+            windows, worlds = known(part)
+            if part.past is not None or part.predictive.fresh_worlds:
+                raise SpecError("expected forecasts of states in worlds that stay, got a hidden state or fresh worlds")
+            context = windows.step_context() if windows.schema.context.size else None
+            yield _Paths(worlds, part.predictive, windows.action, context, part.recording)
+
+    return _summary(paths(), discard)
+
+
+class _Paths(NamedTuple):
+    """A rollout of windows with what was done, actions (windows, H, A) and context (windows, H, C)."""
+
+    worlds: Worlds
+    run: Predictive
+    action: Tensor
+    context: Tensor | None
+    recording: Tensor
+
+
+def _summary(parts: Iterable[_Paths], discard: int) -> xr.Dataset:
+    rates, recordings, lost = list[Tensor](), list[Tensor](), list[Tensor]()
+    head: _Paths | None = None
+    for head in parts:
+        steps = head.run.horizon
+        if not 0 <= discard < steps:
+            raise SpecError(f"expected discard >= 0 and below the horizon of {steps}, got {discard}")
+        gone = head.run.diverged.expand(head.run.particles.shape[:-1])
+        if lost and len(gone) != len(lost[0]):
+            raise SpecError("expected forecasts of the same worlds in all parts, got different numbers of worlds")
+        rates.append(_exponents(head, gone, discard))
+        lost.append(gone.double().mean(1))
+        recordings.append(head.recording)
+    if head is None:
+        raise DataError("expected at least one forecast, got none")
+    rate, recording = torch.cat(rates, 2), torch.cat(recordings)
+    _, particles, windows, size = rate.shape
+    # particles of a start share it; of a single one, they are what tells of the error
+    unit = recording.cpu() if windows > 1 else torch.arange(particles)[:, None]
+    mean = rate.flatten(1, 2).nanmean(1)
+    error = cluster_error(
+        rate.movedim(0, -1).reshape(-1, size, len(rate)), unit.expand(particles, windows).reshape(-1)
+    ).mT
+    share = (head.worlds.weight.to(lost[0])[:, None] * torch.cat(lost, 1).mean(1)).sum(0)
+    coords = horizon_coords(head.worlds.schema.state, steps=head.run.horizon, time_step=head.run.time_step)
     dims, attrs = ("world", "index"), {"units": "1/s"}
     return xr.Dataset(
         {
-            "diverged": ("horizon", as_numpy(_share(lost, drawn.weight)), {"long_name": "share diverged by then"}),
+            "diverged": ("horizon", as_numpy(share), {"long_name": "share diverged by then"}),
             "exponent": (dims, as_numpy(mean), {**attrs, "long_name": "Lyapunov exponent"}),
-            "exponent_se": (dims, as_numpy(error), {**attrs, "long_name": "standard error over starts and particles"}),
+            "exponent_se": (dims, as_numpy(error), {**attrs, "long_name": "standard error over recordings or starts"}),
         },
         coords={"horizon": coords["horizon"], "time": coords["time"]},
         attrs={"discarded": discard},
     )
 
 
-def _share(lost: Tensor, weight: Tensor) -> Tensor:
-    each = lost.double().flatten(1, -2).mean(1)
-    return (weight.to(each)[:, None] * each).sum(0)
+def _exponents(path: _Paths, lost: Tensor, discard: int) -> Tensor:
+    """Return the exponents of each path in descending order, (worlds, particles, windows, S); NaN for lost ones."""
+    worlds, run = path.worlds, path.run
+    if run.initial is None:
+        raise SpecError("expected a rollout with its start, got none")
+    start = run.initial.to(run.particles).expand(*run.particles.shape[:-2], run.particles.shape[-1])
+    x = torch.cat((start[..., None, :], run.particles[..., :-1, :]), -2)
+    x = torch.where(torch.cat((torch.zeros_like(lost[..., :1]), lost[..., :-1]), -1)[..., None], 0.0, x)
+    plan, given = path.action.to(x), None if path.context is None else path.context.to(x)
+    steps, size = x.shape[-2:]
+    frame = torch.eye(size, dtype=x.dtype, device=x.device).expand(*x.shape[:-2], size, size)
+    grown = x.new_zeros(*x.shape[:-2], size)
+    for t in range(steps):
+        context = None if given is None else given[:, t]
+        _, jacobian = step_jacobian(worlds, x[..., t, :], plan[:, t], context, t)
+        frame, triangle = torch.linalg.qr(jacobian.nan_to_num(0.0, 0.0, 0.0) @ frame)
+        if t >= discard:
+            grown = grown + triangle.diagonal(dim1=-2, dim2=-1).abs().log()
+    rate = grown / ((steps - discard) * worlds.schema.time_step)
+    return torch.where(lost[..., -1:], float("nan"), rate).sort(-1, descending=True).values

@@ -101,5 +101,5 @@ def at_level(dataset: xr.Dataset, level: float) -> xr.Dataset:
     levels = dataset["level"].values
     nearest = int(np.abs(levels - level).argmin())
     if abs(levels[nearest] - level) > 1e-6:  # of a level kept in float32
-        raise SpecError(f"expected one of the levels {levels.tolist()}, got {level}")
+        raise SpecError(f"expected one of the levels {levels.tolist()}, got {level}; pass levels= to calibration")
     return dataset.isel(level=nearest)

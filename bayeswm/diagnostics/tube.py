@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Protocol, override
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import DataError, SpecError
-from bayeswm.base.predictive import Predictive
+from bayeswm.base.errors import DataError, EstimateWarning, SpecError
+from bayeswm.base.predictive import Predictive, warn_caller
 from bayeswm.base.schema import Variables
 
 if TYPE_CHECKING:
@@ -288,3 +288,24 @@ def whitening(correlation: Tensor) -> Tensor:
     least = 1e-10 if correlation.dtype == torch.float64 else 1e-5
     flat = values <= least * values[..., -1:]
     return vectors * torch.where(flat, 0.0, torch.where(flat, 1.0, values).rsqrt())[..., None, :]
+
+
+def warn_of_infinite(ends: Tensor, level: float) -> None:
+    """Warn where draws were too few for a finite tube, at the line of the caller's code.
+
+    Warns
+    -----
+    EstimateWarning
+        If some of the ends are infinite.
+
+    Examples
+    --------
+    >>> warn_of_infinite(torch.ones(3), 0.9)
+    """
+    share = float(ends.isinf().double().mean()) if ends.numel() else 0.0
+    if share > 0:
+        warn_caller(
+            f"{share:.0%} of the tubes are infinite: too few draws for {level:.0%} of whole trajectories; draw more "
+            "worlds (or particles, where the worlds are the posterior), shorten the horizon, or use SupT()",
+            EstimateWarning,
+        )

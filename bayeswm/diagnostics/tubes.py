@@ -1,18 +1,15 @@
-"""Ways to make a tube of a predictive's own trajectories: sup-t, ranks, an ellipsoid, Bonferroni."""
+"""Ways to make a tube of a predictive's own trajectories: sup-t, ranks, an ellipsoid."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import EstimateWarning
 from bayeswm.base.predictive import Predictive
 from bayeswm.diagnostics.draws import draw_quantile, draws_of
-from bayeswm.diagnostics.intervals import quantiles
 from bayeswm.diagnostics.levels import check_level
 from bayeswm.diagnostics.row_sort import order_of_rows
 from bayeswm.diagnostics.tube import (
@@ -23,6 +20,7 @@ from bayeswm.diagnostics.tube import (
     grouped,
     reach_of,
     ungrouped,
+    warn_of_infinite,
     whitening,
 )
 
@@ -115,41 +113,6 @@ class Ranks:
 
 
 @dataclass(frozen=True)
-class Bonferroni:
-    """The pointwise central intervals at 1 - (1 - level) / K for K steps and variables: simple, and too wide.
-
-    It holds at least the level whatever the dependence, and needs no trajectories, only the law of each step.
-
-    Parameters
-    ----------
-    over : sequence of str
-        As for :class:`SupT`.
-
-    Examples
-    --------
-    >>> import bayeswm as bwm
-    >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=1.0)
-    >>> tube = Bonferroni()(model.predictive(torch.zeros(2).double(), torch.zeros(1)), level=0.9)
-    >>> (tube.upper - tube.lower).flatten().numpy().round(2).tolist()  # 2 x 1.96, the 95 % interval of each
-    [3.92, 3.92]
-    """
-
-    over: Sequence[str] = AXES
-
-    def __call__(self, predictive: Predictive, *, level: float) -> Tube:
-        """Return the tube that holds ``level`` of the probability, for every window of a batch."""
-        over = check_over(self.over)
-        count = (predictive.horizon if "horizon" in over else 1) * (
-            predictive.variables.size if "variable" in over else 1
-        )
-        tail = 0.5 * (1 - check_level(level)) / max(count, 1)
-        lower, upper = quantiles(predictive, [tail, 1 - tail])
-        return Tube(
-            lower, upper, level=level, over=over, variables=predictive.variables, time_step=predictive.time_step
-        )
-
-
-@dataclass(frozen=True)
 class Ellipsoid:
     """The ellipsoid of the trajectories' covariance: the smallest region for a Gaussian, but no box.
 
@@ -184,7 +147,7 @@ class Ellipsoid:
 
         over = check_over(self.over)
         center, scale, correlation, radius = _by_part(predictive, shape, level=level, over=over)
-        _warn_of_infinite(radius, level)
+        warn_of_infinite(radius, level)
         batch = predictive.batch_shape
         center, scale = (ungrouped(v, over, steps=predictive.horizon) for v in (center, scale))
         return EllipsoidTube(
@@ -346,16 +309,5 @@ def _box(
         ungrouped(v, over, steps=predictive.horizon).reshape(shape)
         for v in _by_part(predictive, ends, level=level, over=over)
     )
-    _warn_of_infinite(upper, level)
+    warn_of_infinite(upper, level)
     return Tube(lower, upper, level=level, over=over, variables=predictive.variables, time_step=predictive.time_step)
-
-
-def _warn_of_infinite(ends: Tensor, level: float) -> None:
-    share = float(ends.isinf().double().mean()) if ends.numel() else 0.0
-    if share > 0:
-        warnings.warn(
-            f"{share:.0%} of the tubes are infinite: too few draws for {level:.0%} of whole trajectories; draw more "
-            "worlds (or particles, where the worlds are the posterior), shorten the horizon, or use SupT()",
-            EstimateWarning,
-            stacklevel=4,
-        )

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bayeswm.base.errors import SpecError, UnknownVariableError
+from bayeswm.diagnostics.trust import at_level
 from bayeswm.plot.axes import BLUE, INK, QUIET, axes_or_new, percent, plain, style, variables_of
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def coverage_by_horizon(dataset: xr.Dataset, *, level: float = 0.9, ax: Axes | N
     'coverage of 90 % intervals'
     """
     _check(dataset, "coverage")
-    at = dataset.isel(level=_level_index(dataset, level))
+    at = at_level(dataset, level)
     ax = axes_or_new(ax)
     time = at["time"].values
     ax.axhline(level, color=QUIET, linestyle=(0, (4, 3)), linewidth=1, zorder=1)
@@ -188,20 +189,39 @@ def _points(ax: Axes, x: np.ndarray, one: xr.Dataset, *, index: int, line: bool)
 
 
 def _label_ends(ax: Axes, ends: list[tuple[float, str, str]]) -> None:
-    """Write names (height, name, colour) beside the ends of their lines, moved apart where they would overlap."""
-    low, high = ax.get_ylim()
+    """Write names (height, name, colour) beside the ends of their lines, and again whenever the limits change."""
+    ends = [end for end in sorted(ends) if np.isfinite(end[0])]
+    texts = [
+        ax.annotate(
+            name, (1.0, height), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
+            va="center", color=color, annotation_clip=False,
+        )
+        for height, name, color in ends
+    ]  # fmt: skip
+
+    def place(ax: Axes) -> None:
+        low, high = sorted(ax.get_ylim())
+        seen = [(height, text) for (height, *_), text in zip(ends, texts, strict=True) if low <= height <= high]
+        for text in texts:
+            text.set_visible(any(text is other for _, other in seen))
+        for (_, text), y in zip(seen, _apart([height for height, _ in seen], low, high), strict=True):
+            text.xy = (1.0, y)
+
+    place(ax)
+    ax.callbacks.connect("ylim_changed", place)
+
+
+def _apart(heights: list[float], low: float, high: float) -> list[float]:
+    """Return places for labels of ascending heights, moved apart where they would overlap, and within the frame."""
+    if not heights:
+        return []
     room = 0.075 * (high - low)
     place: list[float] = []
-    ends = [end for end in sorted(ends) if np.isfinite(end[0])]
-    for height, _, _ in ends:
+    for height in heights:
         place.append(max(height, place[-1] + room) if place else height)
     # as much above their lines as below, and none beyond the frame
-    over = max(0.5 * sum(y - e[0] for y, e in zip(place, ends, strict=True)) / len(place), place[-1] - high)
-    for y, (_, name, color) in zip(place, ends, strict=True):
-        ax.annotate(
-            name, (1.0, y - over), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points",
-            va="center", color=color, annotation_clip=False,
-        )  # fmt: skip
+    over = max(0.5 * sum(y - h for y, h in zip(place, heights, strict=True)) / len(place), place[-1] - high)
+    return [y - over for y in place]
 
 
 def _check(dataset: xr.Dataset, *names: str) -> None:
@@ -211,14 +231,6 @@ def _check(dataset: xr.Dataset, *names: str) -> None:
                 f"expected a data set with {name!r}, got ({', '.join(map(str, dataset))}); "
                 "make one with bayeswm.diagnostics.calibration"
             )
-
-
-def _level_index(dataset: xr.Dataset, level: float) -> int:
-    levels = dataset["level"].values
-    near = np.abs(levels - level) < 1e-9  # float coordinates join wrongly by ==
-    if not near.any():
-        raise SpecError(f"expected a level of {levels.tolist()}, got {level}; pass levels= to calibration")
-    return int(near.argmax())
 
 
 def _at_horizon(dataset: xr.Dataset, horizon: int) -> xr.Dataset:

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 import bayeswm as bwm
-from bayeswm.diagnostics import cluster_bootstrap
+from bayeswm.diagnostics import cluster_bootstrap, cluster_error
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -33,6 +33,43 @@ def test_windows_that_repeat_each_other_count_once() -> None:
     assert torch.allclose(found.standard_error, single.standard_error, rtol=1e-12)
     naive = float(repeated.std() / math.sqrt(240))
     assert float(found.standard_error) > 2 * naive
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_closed_form_is_that_of_cluster_means_and_the_usual_one(seed: int) -> None:
+    x = torch.randn(24, 2, generator=seeded(seed), dtype=torch.float64)
+    means = x.view(6, 4, 2).mean(1)
+    cluster = torch.arange(24) // 4
+    torch.testing.assert_close(cluster_error(x, cluster), means.std(0) / math.sqrt(6))
+    torch.testing.assert_close(cluster_error(x, torch.arange(24)), x.std(0) / math.sqrt(24))
+    holes = torch.where(torch.arange(24)[:, None] < 4, float("nan"), x)  # a cluster that is not there
+    torch.testing.assert_close(cluster_error(holes, cluster), cluster_error(x[4:], cluster[4:]))
+    assert bool(cluster_error(x, torch.zeros(24)).isnan().all())
+
+
+@pytest.mark.statistical
+def test_the_bootstrap_comes_to_the_closed_form() -> None:
+    x = torch.randn(200, generator=seeded(5), dtype=torch.float64)
+    cluster, resamples = torch.arange(200) // 5, 40_000
+    found = cluster_bootstrap(x, cluster, generator=seeded(1), resamples=resamples)
+    error = 4.42 / math.sqrt(2 * resamples)
+    assert float(found.standard_error) == pytest.approx(float(cluster_error(x, cluster)), rel=error)
+
+
+@pytest.mark.statistical
+def test_the_closed_form_of_unequal_clusters_is_what_repeated_experiments_show() -> None:
+    """Means of clusters of 1 to 10 observations that share an offset; the exact variance is known."""
+    trials, sizes = 4000, torch.arange(1, 11).repeat(6)
+    cluster, g = torch.arange(60).repeat_interleave(sizes), seeded(3)
+    offset = torch.randn(60, trials, generator=g, dtype=torch.float64)
+    x = offset[cluster] + 0.5 * torch.randn(len(cluster), trials, generator=g, dtype=torch.float64)
+    n = len(cluster)
+    exact = float((sizes.double().square() + 0.25 * sizes).sum()) / n**2
+    variance = cluster_error(x, cluster).square()
+    z = float((x.mean(0).var() / exact - 1) / math.sqrt(2 / trials))
+    assert 2 * stats.norm.sf(abs(z)) > 1e-5
+    # to first order in the number of clusters: off by a few of their shares
+    assert float(variance.mean()) == pytest.approx(exact, rel=3 / 60)
 
 
 @pytest.mark.statistical

@@ -5,7 +5,7 @@ import torch
 import xarray as xr
 
 import bayeswm as bwm
-from bayeswm.diagnostics import calibration, errors, forecast, forecast_of, report, report_of, tube_coverage
+from bayeswm.diagnostics import calibration, errors, forecast, forecast_of, report, report_of, scores, tube_coverage
 from bayeswm.diagnostics.forecast import gather
 from bayeswm.diagnostics.report import summarise_variances, window_variances
 from tests.diagnostics.recordings import Linear
@@ -30,6 +30,10 @@ def test_it_has_what_each_diagnostic_gives(linear: Linear, found: xr.Dataset) ->
     for end in ("", "_se", "_lower", "_upper"):
         assert float(found[f"tube_coverage{end}"]) == float(tubes[f"coverage{end}"])
     assert found.attrs["calibration_p_value"] == alone.attrs["calibration_p_value"]
+    energy = scores(forecast(model, data, horizon=3, **SETTINGS), bootstrap=100, seed=3)  # 100 draws are all
+    for name in ("energy_score", "energy_score_se"):
+        xr.testing.assert_allclose(found[name], energy[name])
+    assert found.energy_scale.values == pytest.approx(energy.scale.values)
 
 
 def test_parts_of_the_variance_are_the_exact_ones(linear: Linear, found: xr.Dataset) -> None:

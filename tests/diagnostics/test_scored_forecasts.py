@@ -11,7 +11,6 @@ import bayeswm as bwm
 from bayeswm.base.laws import Gaussian
 from bayeswm.base.schema import Variables
 from bayeswm.diagnostics import (
-    crps_worlds,
     energy_score,
     forecast,
     forecast_of,
@@ -21,7 +20,7 @@ from bayeswm.diagnostics import (
     scores,
     variogram_score,
 )
-from bayeswm.diagnostics.scored_forecasts import energy_of_worlds, joint_scores, marginal_scores
+from bayeswm.diagnostics.scored_forecasts import joint_scores, marginal_scores
 from tests.diagnostics.recordings import NOISE, Linear
 from tests.diagnostics.test_univariate_scores import normal, one
 from tests.models import sensed
@@ -70,15 +69,6 @@ def test_single_scores_are_those_of_the_tensor_functions(linear: Linear) -> None
     assert torch.allclose(joint["trajectory_energy_score"], whole, rtol=1e-9)
     assert torch.allclose(joint["joint_log_score"][:, 0], exact.sum(-1), rtol=1e-9)
     assert torch.allclose(joint["trajectory_log_score"], p.log_score(y).value, rtol=1e-12)
-
-
-@pytest.mark.parametrize("exhaustive", [True, False])
-def test_energy_of_worlds_in_one_dimension_is_the_crps_of_worlds(exhaustive: bool) -> None:
-    x, y, w = normal(3, 4, 6), normal(6, seed=1), torch.tensor([0.2, 0.3, 0.5]).double()
-    lost = torch.rand(3, 4, 6, generator=generator()) < 0.3
-    found = energy_of_worlds(x[..., None], y[:, None], weight=w, exhaustive=exhaustive, lost=lost)
-    expected = crps_worlds(x, y, weight=w, exhaustive=exhaustive, valid=~lost)
-    assert torch.allclose(found, expected, rtol=1e-9, equal_nan=True)
 
 
 def test_energy_of_one_variable_is_its_crps_where_particles_make_both() -> None:

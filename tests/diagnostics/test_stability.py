@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import bayeswm as bwm
-from bayeswm.base import SpecError
+from bayeswm.base import DataError, SpecError
 from bayeswm.base.random import make_generator
-from bayeswm.diagnostics import stability
+from bayeswm.diagnostics import forecast, forecast_of, stability, stability_of
 from bayeswm.structures import FromFunction, Linear, Pendulum
 
 F64 = torch.float64
@@ -65,6 +65,49 @@ def test_what_diverges_is_counted_and_left_out() -> None:
     assert bool(found["exponent"].notnull().all())
     gone = stability(model, torch.tensor([[2.0]], dtype=F64), None, horizon=15)
     assert bool(gone["exponent"].isnull().all())
+
+
+def test_forecasts_of_recordings_give_the_exponents_under_their_actions() -> None:
+    schema = bwm.Schema(
+        state=[bwm.Variable("x")], action=[bwm.Variable("u")], context=[bwm.Variable("c")], time_step=0.5
+    )
+    # x' = (u + c) x: the exponent of a window is the mean of log(u + c), exactly
+    structure = FromFunction(lambda x, u, c: (u + c) * x, schema=schema, name="gain")
+    model, g = bwm.KnownDynamics(structure=structure), make_generator(0)
+    u, c = torch.rand(6, 20, 1, generator=g, dtype=F64), torch.rand(6, 1, generator=g, dtype=F64)
+    state = torch.cat((torch.ones(6, 1, 1, dtype=F64), (u + c[:, None]).cumprod(1)), 1)
+    data = bwm.Trajectories(schema, state=state, action=u, context=c)
+    rate = (u + c[:, None]).log()[..., 0] / 0.5
+    for chunk in (12, 5):  # at once, and in parts of unequal size
+        found = stability_of(forecast(model, data, horizon=10, particles=3, chunk=chunk))
+        assert float(found["exponent"][0, 0]) == pytest.approx(float(rate.mean()), abs=1e-12)
+        # two windows of each recording
+        error = float(rate.mean(1).std() / math.sqrt(6))
+        assert float(found["exponent_se"][0, 0]) == pytest.approx(error, rel=1e-9)
+        assert found["diverged"].sizes == {"horizon": 10}
+    assert np.isnan(stability_of(forecast(model, data[:1], horizon=10, particles=3))["exponent_se"]).all()
+    late = stability_of(forecast(model, data, horizon=20, particles=1), discard=5)
+    assert float(late["exponent"][0, 0]) == pytest.approx(float(rate[:, 5:].mean()), abs=1e-12)
+    direct = stability(model, state[:, 0], u, context=c)
+    assert float(direct["exponent"][0, 0]) == pytest.approx(float(rate.mean()), abs=1e-12)
+    assert float(direct["exponent_se"][0, 0]) == pytest.approx(error, rel=1e-9)
+
+
+def test_forecasts_that_make_no_sense_are_refused() -> None:
+    known = bwm.KnownDynamics(structure=Linear(PAIR, A=torch.eye(2, dtype=F64)), noise=0.1)
+    data = bwm.Trajectories(PAIR, state=torch.zeros(5, 9, 2, dtype=F64))
+    (part,) = forecast(known, data, horizon=8)
+    with pytest.raises(SpecError, match="knows its model and its data"):
+        stability_of(forecast_of(part.predictive, part.outcomes))
+    with pytest.raises(DataError, match="at least one forecast"):
+        stability_of([])
+    with pytest.raises(SpecError, match="discard"):
+        stability_of(part, discard=8)
+    with pytest.raises(SpecError, match="fresh worlds"):
+        stability_of(forecast(known, data, horizon=8, fresh_worlds=True))
+    hidden = bwm.KnownDynamics(structure=known.structure, noise=0.1, sensor_noise=0.1)
+    with pytest.raises(SpecError, match="hidden state"):
+        stability_of(forecast(hidden, data, horizon=2))
 
 
 def test_what_makes_no_sense_is_refused() -> None:

@@ -12,10 +12,10 @@ from scipy import stats
 from torch import Tensor
 
 import bayeswm as bwm
-from bayeswm.diagnostics import Bonferroni, Ellipsoid, Ranks, SupT
+from bayeswm.diagnostics import Ellipsoid, Ranks, SupT
 from bayeswm.diagnostics.tube import AXES, TubeMethod
 from bayeswm.diagnostics.tubes import _depth, _leave_one_out_distance, leave_one_out
-from tests.diagnostics.paths import autoregressive, of_moments, of_paths
+from tests.diagnostics.paths import autoregressive, of_paths
 
 OVERS = (AXES, ("horizon",), ("variable",))
 METHODS: tuple[Callable[..., TubeMethod], ...] = (SupT, Ranks, Ellipsoid)
@@ -45,15 +45,6 @@ def test_one_step_of_one_variable_is_the_central_interval(
     tube = method(over)(of_paths(3 + 2 * normal(40_000, 1, 1, 1)), level=0.9)
     assert float(tube.upper) == pytest.approx(3 + 2 * 1.6448536, abs=2 * 5 * 0.0106)
     assert float(tube.lower) == pytest.approx(3 - 2 * 1.6448536, abs=2 * 5 * 0.0106)
-
-
-def test_bonferroni_is_the_interval_of_its_share() -> None:
-    p = of_moments(torch.zeros(5, 2).double(), torch.ones(5, 2).double())
-    for over, count in ((AXES, 10), (("horizon",), 5), (("variable",), 2)):
-        tube = Bonferroni(over)(p, level=0.9)
-        expected = float(stats.norm.isf(0.05 / count))
-        assert torch.allclose(tube.upper, torch.full_like(tube.upper, expected), atol=1e-4)
-        assert torch.allclose(tube.lower, -tube.upper, atol=1e-4)
 
 
 @pytest.mark.parametrize("over", OVERS)
@@ -220,7 +211,7 @@ def test_windows_whose_particles_all_diverged_have_no_tube() -> None:
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, -0.1, float("nan")])
-@pytest.mark.parametrize("method", [SupT(), Ranks(), Ellipsoid(), Bonferroni()])
+@pytest.mark.parametrize("method", [SupT(), Ranks(), Ellipsoid()])
 def test_levels_out_of_range_are_refused(level: float, method: TubeMethod) -> None:
     with pytest.raises(bwm.SpecError, match="level between 0 and 1"):
         method(of_paths(normal(50, 1, 3, 1)), level=level)

@@ -42,6 +42,26 @@ def test_names_beside_the_lines_do_not_overlap(dataset: xr.Dataset) -> None:
     assert all(upper[0] >= lower[1] - 1 for lower, upper in itertools.pairwise(boxes))
 
 
+@pytest.mark.parametrize("limits", [(0.0, 1.0), (-3.0, 4.0), (0.85, 1.0), (1.0, 0.0)])
+def test_names_stay_beside_their_lines_when_the_limits_change(dataset: xr.Dataset, limits: tuple[float, float]) -> None:
+    ax = coverage_by_horizon(dataset, ax=Figure(figsize=(6, 3.6), layout="constrained").subplots())
+    ax.set_ylim(*limits)
+    ax.figure.canvas.draw()
+    ends = {name: points[-1] for name, (points, _) in bars(ax).items()} | {"nominal": 0.9}
+    frame, extents = ax.get_window_extent(), []
+    for text in ax.texts:
+        height = ends[text.get_text()]
+        assert text.get_visible() == (min(limits) <= height <= max(limits))
+        if text.get_visible():
+            box = text.get_window_extent()
+            extents.append((box.y0, box.y1))
+            beside = ax.transData.transform((0.0, height))[1]
+            # moved by no more than the three labels together are high
+            assert abs(0.5 * (box.y0 + box.y1) - beside) < 0.16 * frame.height
+            assert frame.y0 - 10 < 0.5 * (box.y0 + box.y1) < frame.y1 + 10
+    assert all(upper[0] >= lower[1] - 1 for lower, upper in itertools.pairwise(sorted(extents)))
+
+
 def test_calibration_curve_shows_levels_and_pit_values(dataset: xr.Dataset) -> None:
     ax = calibration_curve(dataset, horizon=3, ax=axes())
     for name, (points, ranges) in bars(ax).items():
@@ -65,7 +85,7 @@ def test_histogram_has_area_one_and_counts_windows(dataset: xr.Dataset) -> None:
 
 
 def test_requests_that_the_data_set_cannot_answer(dataset: xr.Dataset) -> None:
-    with pytest.raises(bwm.SpecError, match=r"expected a level of \[0\.5, 0\.8, 0\.9, 0\.95\], got 0\.7"):
+    with pytest.raises(bwm.SpecError, match=r"one of the levels \[0\.5, 0\.8, 0\.9, 0\.95\], got 0\.7; pass"):
         coverage_by_horizon(dataset, level=0.7, ax=axes())
     with pytest.raises(bwm.SpecError, match="horizon from 1 to 8 steps, got 9"):
         calibration_curve(dataset, horizon=9, ax=axes())

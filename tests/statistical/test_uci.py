@@ -3,8 +3,22 @@
 import pytest
 import torch
 
+import bayeswm as bwm
 from bayeswm.base.errors import DataError, EstimateWarning
-from benchmarks.uci import PROBLEMS, SPLITS, Tried, as_good, chosen, families, load, mean_and_error, run
+from benchmarks.uci import (
+    FAMILIES,
+    MANY,
+    PROBLEMS,
+    SPLITS,
+    Tried,
+    as_good,
+    chosen,
+    families,
+    fitted,
+    load,
+    mean_and_error,
+    run,
+)
 
 ROWS = {"boston": (506, 13), "concrete": (1030, 8), "energy": (768, 8), "power-plant": (9568, 4)}
 
@@ -41,12 +55,34 @@ def test_the_chosen_family_and_the_bar():
     assert as_good("boston", [Tried("", 0.0, 3.01 + e, -2.51 + e) for e in (-0.1, 0.1)]) == (False, False)
 
 
+def test_many_rows_take_wider_networks() -> None:
+    few, many = families(1.0, MANY), families(1.0, MANY + 1)
+    assert tuple(few) == tuple(many) == FAMILIES
+    assert (list(few["Laplace"]), list(many["Laplace"])) == (["50"], ["100"])
+    assert list(many["deep ensemble"]) == [*few["deep ensemble"], "200, 200"]
+
+
+def test_a_process_is_conditioned_on_the_rows_that_it_did_not_learn_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(40, 2, generator=g, dtype=torch.float64)
+    y = torch.sin(4 * x.sum(-1, keepdim=True)) + 0.1 * torch.randn(40, 1, generator=g, dtype=torch.float64)
+    make = families(1.0, 40)["GP"]["Matern 3/2"]
+    first = fitted(make, x[:30], y[:30])
+    monkeypatch.setattr("benchmarks.uci.MANY", 30)
+    both = fitted(make, x, y)
+    assert isinstance(first, bwm.GaussianProcess)
+    assert isinstance(both, bwm.GaussianProcess)
+    assert torch.equal(both.hyper.noise, first.hyper.noise)
+    given = both.posterior(torch.zeros(10, 1), x[30:]).variance
+    assert bool((given < first.posterior(torch.zeros(10, 1), x[30:]).variance).all())
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings(f"ignore::{EstimateWarning.__module__}.{EstimateWarning.__name__}")
 def test_chosen_family_is_as_good_as_mc_dropout(measured_data):
     # one split, against the means over 20, so only a guard; `python benchmarks/uci.py` is the measurement
     table, problem = load("boston", measured_data), PROBLEMS["boston"]
-    found = {family: run(table, 0, family) for family in families(1.0)}
+    found = {family: run(table, 0, family) for family in FAMILIES}
     best = found[chosen(found)]
     assert best.rmse <= problem.rmse
     assert best.log_score >= problem.log_score
