@@ -46,7 +46,8 @@ def returns(
     """Sum of reward(state, action, next state) from each start."""
     worlds = KnownDynamics(structure=structure, dtype=torch.float32).draw(1)
     step, generator = frozen(worlds), make_generator(1)
-    x, total, plan = start, torch.zeros(len(start)), None  # type: Tensor, Tensor, Plan | None
+    x, total = start, torch.zeros(len(start))
+    plan: Plan | None = None
     for _ in range(STEPS):
         plan = planner.plan(worlds, x, generator=generator, previous=plan)
         after = step(x, plan.action)

@@ -1,6 +1,6 @@
 """Planning speed on one thread, beside pytorch-mppi and mbrl-lib, alternately in one process; medians of CPU time.
 
-* MPPI command, 1,000 samples, horizon 30, float32: on pendulum dynamics and on a network of two layers of 64 tanh units.
+* MPPI command, 1,000 samples, horizon 30, float32: on pendulum dynamics and on a network of 2 x 64 tanh units.
   Both sides call the same functions for dynamics and cost; with the network also ours by `frozen_network`.
 * CEM, 1,000 samples, 5 iterations, horizon 30: mbrl-lib's optimiser on the same dynamics, which it is handed as an
   objective over whole sequences.

@@ -15,7 +15,6 @@ from bayeswm.planning.elites import Best, Elites, settle
 from bayeswm.planning.planner import Found, Planner
 from bayeswm.planning.problem import Problem
 
-
 # temperature as a share of the distance between the best and the best tenth: of 0.03, 0.1, 0.3 and 1 the best on
 # Gymnasium's pendulum, and as good as any on its cart-pole
 _WARMTH = 0.03

@@ -197,7 +197,7 @@ def test_a_particle_that_diverges_costs_infinity() -> None:
     tried = torch.full((3, 6, 1), -0.1, dtype=torch.float64)
     tried[1, 2] = 0.1
     problem = of(worlds, torch.ones(1))
-    states, costs, bad = problem.costs(tried)
+    _, costs, bad = problem.costs(tried)
     assert costs[0, 0].isfinite().tolist() == [True, False, True]
     assert float(costs[0, 0, 1]) == INF
     assert bad[0, 0].tolist() == [False, True, False]
