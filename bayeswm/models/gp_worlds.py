@@ -78,7 +78,7 @@ class Residual:
 
     def inputs(self, state: Tensor, action: Tensor, context: Tensor) -> Tensor:
         """Return standardised inputs, shape (*batch, D)."""
-        return (self.columns(state, action, context) - self.input_mean) / self.input_scale
+        return (self.columns(state, action, context, dtype=self.input_mean.dtype) - self.input_mean) / self.input_scale
 
     def outputs(self, data: Transitions) -> Tensor:
         """Return scaled, unmixed differences between what came and what the mean says, shape (S, n)."""
@@ -96,6 +96,18 @@ class Residual:
             return torch.diag_embed(variance * self.output_scale.square())
         mixing = self.output_scale[:, None] * self.mixing
         return (mixing * variance[..., None, :]) @ mixing.mT
+
+    def to(self, target: torch.device | str | torch.dtype) -> Residual:
+        """Return the residual on another device or in another number format, to evaluate drawn functions there."""
+        mixing = None if self.mixing is None else self.mixing.to(target)
+        posterior = self.posterior
+        held = {f.name: getattr(posterior, f.name) for f in dataclasses.fields(posterior)}
+        moved = {k: v.to(target) for k, v in held.items() if isinstance(v, Tensor)}
+        hyper = Hyper(*(v.to(target) for v in posterior.hyper))
+        scales = (v.to(target) for v in (self.input_mean, self.input_scale, self.output_scale, self.output_shift))
+        return Residual(
+            self.columns, self.mean, dataclasses.replace(posterior, **moved, hyper=hyper), *scales, mixing=mixing
+        )
 
     @property
     def noise(self) -> Tensor:
@@ -162,6 +174,17 @@ class GaussianProcessWorlds(MarkovWorlds):
         mean = known + r.changes(values.view(len(values), *full, -1))
         scale = self.parameters["process_noise"].view(len(self), *(1,) * (mean.ndim - 2), -1)
         return Gaussian(mean, scale)
+
+    @override
+    def to(self, target: torch.device | str | torch.dtype) -> Self:
+        """Return the worlds on another device or in another number format.
+
+        In float32 functions take half the time. They are sums of weights times covariances; where there is little
+        noise the weights are large and of both signs, and their rounding may exceed the noise.
+        """
+        moved = super().to(target)
+        moved.residual = self.residual.to(target)
+        return moved
 
     @override
     def _with(self, *, parameters: Mapping[str, Tensor], log_weight: Tensor, exhaustive: bool) -> Self:

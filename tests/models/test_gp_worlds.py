@@ -139,3 +139,17 @@ def test_fits_in_two_threads_are_right():
         assert all(
             torch.equal(a, b) for a, b in zip(*(n._residual.posterior.hyper for n in (m, models[0])), strict=True)
         )
+
+
+def test_single_precision_is_one_all_the_way(model):
+    worlds, (state, action, context) = model.draw(5, generator=seeded()), question()
+    single = worlds.to(torch.float32)
+    law = single.transition(single.start(state), *(v.float() for v in (action, context)))
+    assert law.mean.dtype == torch.float32
+    exact = worlds.transition(worlds.start(state), action, context).mean
+    # rounding in sums whose terms are weights of at most this size, each times a covariance near 1
+    terms = single.parameters["update"].abs().sum(-1).amax() + single.parameters["amplitude"].abs().sum(-1).amax()
+    bound = 32 * torch.finfo(torch.float32).eps * float(terms * single.residual.output_scale.max() + 1)
+    assert float((law.mean - exact).abs().max()) < bound
+    assert worlds.residual.output_scale.dtype == F64
+    assert torch.equal(single.to(F64).residual.output_scale.float(), single.residual.output_scale)
