@@ -20,12 +20,13 @@ from bayeswm.base.kinds import Kind, categorical
 from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
 from bayeswm.base.mixture import Estimate, LogScore
 from bayeswm.base.model import DynamicsModel
+from bayeswm.base.moments import Moments
 from bayeswm.base.parts import AleatoricParts, aleatoric_parts
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.rollout import rollout
 from bayeswm.base.saving import load
 from bayeswm.base.schema import Schema, Variable, Variables
-from bayeswm.base.structure import Parameter, Structure
+from bayeswm.base.structure import Parameter, Structure, Trigonometric
 from bayeswm.base.trajectories import Trajectories, Transitions
 from bayeswm.base.worlds import MarkovWorlds, Noise, StructureWorlds, Worlds
 
@@ -48,6 +49,7 @@ __all__ = [
     "Law",
     "LogScore",
     "MarkovWorlds",
+    "Moments",
     "MultivariateGaussian",
     "Noise",
     "NotInvertible",
@@ -59,6 +61,7 @@ __all__ = [
     "StructureWorlds",
     "Trajectories",
     "Transitions",
+    "Trigonometric",
     "UndefinedWarning",
     "UnknownVariableError",
     "Variable",

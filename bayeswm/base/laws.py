@@ -147,10 +147,7 @@ class Gaussian(Law):
         if bool(contradiction.any()):
             column = int(contradiction.nonzero()[0, -1])
             size = float(residual[contradiction].abs().max())
-            raise NotInvertible(
-                f"expected column {column} to follow the law without noise, got a deviation of {size:.3g}; "
-                "give the variable process noise, or pass a larger tolerance="
-            )
+            raise _contradicts(column, size)
         noise = torch.where(silent, 0.0, residual / torch.where(silent, 1.0, spread))
         return noise if self.noisy is None else noise[..., list(self.noisy)]
 
@@ -189,18 +186,38 @@ class MultivariateGaussian(Law):
     mean : Tensor, shape (..., S)
         Means.
     scale_tril : Tensor, broadcastable to (..., S, S)
-        Lower-triangular factor with a positive diagonal.
+        Lower-triangular factor. A column of zeros is a direction without noise: a state that leaves what the columns
+        before it say by more than rounding has no density, as in :class:`Gaussian` where the scale is 0.
+
+    Raises
+    ------
+    SpecError
+        If the diagonal is negative, or 0 where the rest of the column is not.
 
     Examples
     --------
     >>> law = MultivariateGaussian(torch.zeros(1, 1, 2), torch.tensor([[1.0, 0.0], [1.0, 1.0]]))
     >>> law.variance.tolist(), law.abduct(law.push(torch.tensor([[[0.3, -2.0]]]))).numpy().round(6).tolist()
     ([[[1.0, 2.0]]], [[[0.30000001192092896, -2.0]]])
+
+    Two columns that are the same number:
+
+    >>> law = MultivariateGaussian(torch.zeros(1, 1, 2), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+    >>> law.log_prob(torch.tensor([[0.0, 0.0], [0.0, 1.0]])).numpy().round(3).tolist()
+    [[-0.9190000295639038, -inf]]
     """
 
     def __init__(self, mean: Tensor, scale_tril: Tensor) -> None:
-        if bool((scale_tril.diagonal(dim1=-2, dim2=-1) <= 0).any()):
-            raise SpecError("expected a Cholesky factor with a positive diagonal; use Gaussian for silent components")
+        diagonal = scale_tril.diagonal(dim1=-2, dim2=-1)
+        # None where every direction has noise, so that nothing is asked about it later
+        self._silent: Tensor | None = None
+        if bool((diagonal <= 0).any()):
+            self._silent = diagonal == 0
+            if bool((diagonal < 0).any()) or bool((self._silent & (scale_tril != 0).any(-2)).any()):
+                raise SpecError(
+                    "expected a Cholesky factor with a positive diagonal, or a column of zeros for a direction without "
+                    "noise, got another; torch.linalg.cholesky(covariance) makes one"
+                )
         self._mean = mean
         self.scale_tril = scale_tril
         self.noise_size = mean.shape[-1]
@@ -228,25 +245,56 @@ class MultivariateGaussian(Law):
 
     @override
     def abduct(self, next_state: Tensor, *, tolerance: float | None = None) -> Tensor:
-        residual = (next_state - self._mean)[..., None]
-        factor = self.scale_tril.expand(*residual.shape[:-2], -1, -1)
-        return torch.linalg.solve_triangular(factor, residual, upper=False).squeeze(-1)
+        white = self._white(next_state)
+        if self._silent is None:
+            return white
+        silent = self._silent.expand(white.shape)
+        contradiction = silent & ~_within(white, self._mean, tolerance)
+        if bool(contradiction.any()):
+            column, size = int(contradiction.nonzero()[0, -1]), float(white[contradiction].abs().max())
+            raise _contradicts(column, size)
+        return torch.where(silent, 0.0, white)
 
     @override
     def log_prob(self, state: Tensor, *, marginal: bool = False, tolerance: float | None = None) -> Tensor:
         if marginal:
-            return Gaussian(self._mean, self.variance.sqrt()).log_prob(state, marginal=True)
-        white = self.abduct(state)
-        log_det = self.scale_tril.diagonal(dim1=-2, dim2=-1).log().sum(-1)
-        return -0.5 * white.square().sum(-1) - log_det - self.noise_size * _HALF_LOG_TWO_PI
+            return self._marginal.log_prob(state, marginal=True, tolerance=tolerance)
+        white, diagonal = self._white(state), self.scale_tril.diagonal(dim1=-2, dim2=-1)
+        if self._silent is None:
+            return -0.5 * white.square().sum(-1) - diagonal.log().sum(-1) - self.noise_size * _HALF_LOG_TWO_PI
+        density = -0.5 * white.square() - torch.where(self._silent, 1.0, diagonal).log() - _HALF_LOG_TWO_PI
+        return torch.where(self._silent, _point_mass(white, self._mean, tolerance), density).sum(-1)
 
     @override
     def cdf(self, state: Tensor) -> Tensor:
-        return torch.special.ndtr((state - self._mean) / self.variance.sqrt())
+        return self._marginal.cdf(state)
 
     @override
     def map(self, change: Callable[[Tensor], Tensor]) -> MultivariateGaussian:
         return MultivariateGaussian(change(self._mean), change(self.scale_tril.expand(*self._mean.shape, -1)))
+
+    @property
+    def _marginal(self) -> Gaussian:
+        variance = self.variance
+        # the root has no derivative at 0
+        noisy = variance > 0
+        return Gaussian(self._mean, torch.where(noisy, torch.where(noisy, variance, 1.0).sqrt(), 0.0))
+
+    def _white(self, state: Tensor) -> Tensor:
+        """Return the noise that leads to a state, and in silent directions what contradicts them."""
+        residual = (state - self._mean)[..., None]
+        factor = self.scale_tril
+        if self._silent is not None:
+            factor = factor + torch.diag_embed(self._silent.to(factor))
+        factor = factor.expand(*residual.shape[:-2], -1, -1)
+        return torch.linalg.solve_triangular(factor, residual, upper=False).squeeze(-1)
+
+
+def _contradicts(column: int, size: float) -> NotInvertible:
+    return NotInvertible(
+        f"expected column {column} to follow the law without noise, got a deviation of {size:.3g}; "
+        "give the variable process noise, or pass a larger tolerance="
+    )
 
 
 def _within(residual: Tensor, reference: Tensor, tolerance: float | None) -> Tensor:

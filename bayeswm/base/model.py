@@ -12,6 +12,7 @@ from torch import Tensor
 
 from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.laws import Gaussian, Law
+from bayeswm.base.moments import Moments, pooled_moments
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import make_generator, standard_normal
 from bayeswm.base.schema import Schema
@@ -208,6 +209,56 @@ class DynamicsModel(ABC):
             has_density=of != "function",
             view=view,
         )
+
+    def moments(
+        self,
+        mean: Tensor,
+        covariance: Tensor,
+        action: Tensor | None = None,
+        *,
+        context: Tensor | None = None,
+        worlds: int = 64,
+        generator: torch.Generator | None = None,
+    ) -> Moments:
+        """Return moments of the next state from a Gaussian belief about where the system is.
+
+        The belief meets a world of the posterior for this step only. By cubature over drawn worlds, unless the family
+        has a closed form.
+
+        Parameters
+        ----------
+        mean : Tensor, shape (*batch, n)
+            Mean of the state (n = S), or without ``action`` of state and action together (n = S + A).
+        covariance : Tensor, shape (*batch, n, n)
+            Its covariance, which may be singular.
+        action : Tensor, shape (*batch, A), optional
+            A certain action.
+        context : Tensor, shape (*batch, C), optional
+            Environment factors.
+        worlds : int
+            How many to draw, where the posterior is not a few worlds and there is no closed form.
+        generator : torch.Generator, optional
+            Needed where worlds are drawn.
+
+        Returns
+        -------
+        Moments
+
+        Raises
+        ------
+        SpecError, DataError
+            For a hidden state, wrong shapes, or numbers that are not finite.
+
+        Examples
+        --------
+        >>> import bayeswm as bwm
+        >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.01)
+        >>> found = model.moments(torch.zeros(2), torch.diag(torch.tensor([0.04, 0.0])), torch.zeros(1))
+        >>> found.covariance.diagonal().sqrt()
+        tensor([0.2076, 0.1474], dtype=torch.float64)
+        """
+        drawn = self.draw(worlds, generator=generator)
+        return pooled_moments(drawn, mean, covariance, action, context=context)
 
     def to_datatree(
         self,

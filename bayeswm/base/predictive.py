@@ -67,6 +67,9 @@ class Predictive:
         False where the parts of the variance mean nothing any more; they are NaN then, the total is not.
     view : callable, optional
         Maps what a law of one step pushes (a carry) to the variables' values; by default they are the same.
+    aleatoric : Tensor, shape (*batch, H, S), optional
+        Of one law that stands for all worlds together: the part of its variance that would be left if the world were
+        known. By default the variance within worlds.
 
     Examples
     --------
@@ -97,6 +100,7 @@ class Predictive:
         has_density: bool = True,
         has_split: bool = True,
         view: Callable[[Any], Tensor] | None = None,
+        aleatoric: Tensor | None = None,
     ) -> None:
         self.variables = variables
         self.laws = tuple(laws)
@@ -112,6 +116,7 @@ class Predictive:
         self._resolved = tuple(resolved) if resolved is not None else tuple(h == 0 for h in range(len(self.laws)))
         self._joint = joint
         self._view = view
+        self._aleatoric = aleatoric
         self._moments: tuple[Split, bool] | None = None
 
     # --- shape ----------------------------------------------------------------------------------------------------
@@ -140,7 +145,7 @@ class Predictive:
 
     @property
     def sampled(self) -> bool:
-        """Whether there are :attr:`particles`: not for one step of which only the law was asked."""
+        """Whether there are :attr:`particles`: not for one step of which only the law was asked, nor for moments."""
         return self._paths is not None
 
     @property
@@ -150,11 +155,12 @@ class Predictive:
         Raises
         ------
         SpecError
-            For one step that was not sampled: use :meth:`sample`.
+            For one step that was not sampled (use :meth:`sample`), and where moments were propagated.
         """
         if self._paths is None:
             raise SpecError(
-                "expected a rollout, got a one-step predictive without particles; use .sample(n, generator=)"
+                "expected a rollout, got a predictive without particles; use .sample(n, generator=) for one step, and "
+                "propagate with FixedWorlds for trajectories"
             )
         return self._paths.movedim(0, -2)
 
@@ -212,6 +218,7 @@ class Predictive:
             has_density=self.has_density,
             has_split=self.has_split,
             view=self._view,
+            aleatoric=None if self._aleatoric is None else change(self._aleatoric, 0),
         )
 
     def mapped(
@@ -256,7 +263,8 @@ class Predictive:
             resolved=self._resolved if resolved is None else resolved,
             fresh_worlds=self.fresh_worlds,
             has_density=False,
-            has_split=self.has_split and has_split,
+            # a part that was given is that of the laws before
+            has_split=self.has_split and has_split and self._aleatoric is None,
         )
 
     @property
@@ -335,6 +343,9 @@ class Predictive:
             return Split(*(v.detach() for v in split)) if made_with_grad and not grad else split
         steps = [self._split_at(h) for h in range(self.horizon)]
         split = Split(*(self._stack([s[i] for s in steps]) for i in range(4)))
+        if self._aleatoric is not None:
+            known = torch.minimum(self._aleatoric, split.total)
+            split = split._replace(aleatoric=known, between=split.total - self._aleatoric)
         if not self.has_split:
             nothing = torch.full_like(split.mean, float("nan"))
             split = split._replace(aleatoric=nothing, between=nothing)
@@ -477,7 +488,8 @@ class Predictive:
             return LogScore(*self._by_outcome(x, lambda x: step_log_score(first, x[..., 0, :])))
         raise SpecError(
             "expected a rollout of a model whose state is measured, got one without a joint density (a hidden "
-            "state); pass marginal=True, or use worlds.log_likelihood of measurements"
+            "state, pooled worlds, or moments from an uncertain start); pass marginal=True, or use "
+            "worlds.log_likelihood of measurements"
         )
 
     def _by_outcome(self, x: Tensor, answer: Callable[[Tensor], Sequence[Tensor]], depth: int = 1) -> list[Tensor]:
@@ -504,6 +516,12 @@ class Predictive:
         Returns
         -------
         Tensor, shape (n, *batch, H, S)
+
+        Raises
+        ------
+        SpecError
+            Without a generator, and for moments of several steps, which know nothing of how the steps depend on each
+            other.
         """
         if checked_generator(generator) is None:
             raise SpecError("expected generator=torch.Generator to draw samples, got none")
@@ -511,6 +529,11 @@ class Predictive:
             like = self.log_weight if self._paths is None else self._paths
             return torch.empty(n, *self.batch_shape, 0, self.variables.size, dtype=like.dtype, device=like.device)
         if self._paths is None:
+            if self.horizon > 1:
+                raise SpecError(
+                    "expected trajectories to draw from, got moments of each step; propagate with FixedWorlds, or ask "
+                    "for .quantile and .cdf"
+                )
             batch, view = self.batch_shape, self._view
             return draw_step(self.laws[0], n, self.log_weight, batch=batch, generator=generator, view=view)
         paths, diverged = self._paths.movedim(0, -2), None if self._diverged is None else self._diverged[-1]

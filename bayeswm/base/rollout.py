@@ -104,10 +104,10 @@ def rollout(
     drawn = model if isinstance(model, Worlds) else model.draw(worlds, generator=generator)
     if particles < 1:
         raise SpecError(f"expected particles >= 1, got {particles}")
-    state, plan, batch, steps = _arguments(drawn, state, actions, horizon=horizon)
-    context = _context(drawn, context, batch, steps=steps)
+    state, plan, batch, steps = checked_arguments(drawn, state, actions, horizon=horizon)
+    context = step_context(drawn, context, batch, steps=steps)
     size = (len(drawn), particles, *batch)
-    _check_memory(size, steps, drawn)
+    check_memory(size, steps, drawn)
     source = _NoiseSource(drawn, noise, generator, size=size, noise_batch=noise_batch)
 
     beginning = source.beginning(state)
@@ -302,9 +302,10 @@ def _fits(shape: Sequence[int], size: tuple[int, ...]) -> bool:
     return len(shape) == len(size) and all(n in (1, full) for n, full in zip(shape, size, strict=True))
 
 
-def _arguments(
+def checked_arguments(
     worlds: Worlds, state: Belief, actions: Tensor | Policy | None, *, horizon: int | None
 ) -> tuple[Belief, Tensor | Policy, tuple[int, ...], int]:
+    """Return belief, plan (*batch, H, A) or policy, batch shape and number of steps, as :func:`rollout` takes them."""
     from bayeswm.base.trajectories import Trajectories
 
     schema = worlds.schema
@@ -356,12 +357,21 @@ def _arguments(
         ) from None
     if isinstance(state, Tensor):
         state = state.expand(*full, state.shape[-1])
+    elif isinstance(state, Law) and full != batch:
+        more, old = len(full) - len(batch), 2 + len(batch)
+
+        def widen(values: Tensor) -> Tensor:
+            lead, tail = values.shape[:2], values.shape[old:]
+            return values.reshape(*lead, *(1,) * more, *values.shape[2:]).expand(*lead, *full, *tail)
+
+        state = state.map(widen)
     elif full != batch:
         raise DataError(f"expected actions of batch shape {batch}, as the belief has, got {tuple(plan.shape[:-2])}")
     return state, plan.expand(*full, *plan.shape[-2:]), tuple(full), steps
 
 
-def _context(worlds: Worlds, context: Tensor | None, batch: tuple[int, ...], *, steps: int) -> Tensor:
+def step_context(worlds: Worlds, context: Tensor | None, batch: tuple[int, ...], *, steps: int) -> Tensor:
+    """Return the context of each step, shape (*batch, H, C)."""
     size = worlds.schema.context.size
     if context is None:
         if size:
@@ -385,7 +395,7 @@ def _context(worlds: Worlds, context: Tensor | None, batch: tuple[int, ...], *, 
         ) from None
 
 
-def _check_memory(size: tuple[int, ...], steps: int, worlds: Worlds) -> None:
+def check_memory(size: tuple[int, ...], steps: int, worlds: Worlds) -> None:
     """Refuse a result that cannot fit: particles, and the mean and scale of each one's law."""
     count = steps * worlds.schema.state.size
     for n in size:

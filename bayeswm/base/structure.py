@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,6 +46,18 @@ class Parameter:
     def uncertain(self) -> bool:
         """Whether the value is a law."""
         return isinstance(self.value, Distribution)
+
+
+class Trigonometric(NamedTuple):
+    """A step x' = linear z + sine sin(z) + cosine cos(z) + constant, of the n columns z of state, action and context.
+
+    ``linear``, ``sine`` and ``cosine`` have shape (S, n), ``constant`` (S,).
+    """
+
+    linear: Tensor
+    sine: Tensor
+    cosine: Tensor
+    constant: Tensor
 
 
 class Structure(ABC):
@@ -208,6 +220,23 @@ class Structure(ABC):
         -------
         Tensor, shape (W,), or None
             None where none is known.
+        """
+        return None
+
+    def trigonometric(self, parameters: Parameters) -> Trigonometric | None:  # noqa: ARG002
+        """Return the step with these parameters as a linear map of its inputs, their sines and cosines.
+
+        Of such a step the moments at a Gaussian input are known in closed form.
+
+        Parameters
+        ----------
+        parameters : mapping of str to Tensor
+            One value for each name of :meth:`parameters`.
+
+        Returns
+        -------
+        Trigonometric or None
+            None, the default, where it is no such map.
         """
         return None
 

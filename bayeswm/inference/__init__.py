@@ -22,6 +22,7 @@ from bayeswm.inference.gp_exact import ExactPosterior, Hyper, log_marginal
 from bayeswm.inference.gp_fit import fit_hyper
 from bayeswm.inference.gp_gpytorch import from_gpytorch
 from bayeswm.inference.gp_kernels import RBF, Matern
+from bayeswm.inference.gp_moments import InputMoments, RBFMoments
 from bayeswm.inference.gp_optimise import OutputFit
 from bayeswm.inference.gp_periodic import Periodic
 from bayeswm.inference.gp_priors import HyperPriors
@@ -76,6 +77,7 @@ __all__ = [
     "InducingPoints",
     "Inference",
     "Inferred",
+    "InputMoments",
     "Joint",
     "Kernel",
     "Kronecker",
@@ -89,6 +91,7 @@ __all__ = [
     "ParticleFilter",
     "Periodic",
     "PyroJoint",
+    "RBFMoments",
     "Scaled",
     "Sensors",
     "SparsePosterior",

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.random import standard_normal
-from bayeswm.inference.gaussian_belief import GaussianBelief, back, factor, front, outer
+from bayeswm.base.roots import back, factor, front
+from bayeswm.inference.gaussian_belief import GaussianBelief, outer
 
 # maps states (W, P, K, *batch, S) to the mean of the next state and the standard deviation of its noise, if any
 Move = Callable[[Tensor], tuple[Tensor, Tensor | None]]

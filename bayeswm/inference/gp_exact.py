@@ -247,6 +247,11 @@ class ExactPosterior:
         """K^-1 y, shape (S, n)."""
         return self.solve(self.y[..., None])[..., 0]
 
+    @cached_property
+    def reduction(self) -> Tensor:
+        """C in the posterior variance k(x, x) - k(x, centers) C k(centers, x): here K^-1, shape (S, n, n)."""
+        return torch.cholesky_inverse(self.factors[0])
+
     @property
     def centers(self) -> Tensor:
         """Where the kernels of a drawn function sit: at the data, shape (S, n, D)."""
@@ -260,6 +265,10 @@ class ExactPosterior:
     def _solvers(self) -> list[ForwardSolver]:
         return [ForwardSolver(tril) for tril in self.factors[0]]
 
+    def explained_(self, cross: Tensor, *, output: int) -> Tensor:
+        """Return k' C k for covariances k (n, m) with the centers of an output, which are overwritten, shape (m,)."""
+        return self._solvers[output].squares_(cross)
+
     def function(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the function, without noise, at points (m, D), both of shape (S, m)."""
         means, variances = [], []
@@ -270,7 +279,7 @@ class ExactPosterior:
             for part in points.split(size):
                 cross = self.kernel.covariance(self.x, part, values)
                 mean.append(self.alpha[s] @ cross)
-                variance.append((prior - self._solvers[s].squares_(cross)).clamp(min=0.0))
+                variance.append((prior - self.explained_(cross, output=s)).clamp(min=0.0))
             means.append(torch.cat(mean))
             variances.append(torch.cat(variance))
         return torch.stack(means), torch.stack(variances)

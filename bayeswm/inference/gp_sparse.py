@@ -273,18 +273,33 @@ class SparsePosterior:
         """Weights of the kernel at the inducing points in the mean, shape (S, m)."""
         return torch.linalg.solve_triangular(self._factors[0].mT, self._center, upper=True)[..., 0]
 
+    @cached_property
+    def reduction(self) -> Tensor:
+        """C in the posterior variance k(x, x) - k(x, centers) C k(centers, x), shape (S, m, m)."""
+        # L^-T (I - noise^2 C^-1) L^-1 for the factor L of the inducing points' covariance, in one product
+        left = -self.hyper.noise.square()[:, None, None] * torch.cholesky_inverse(self._inner)
+        left.diagonal(dim1=-2, dim2=-1).add_(1.0)
+        back = torch.linalg.solve_triangular(self._factors[0].mT, left, upper=True)
+        whole = torch.linalg.solve_triangular(self._factors[0], back, upper=False, left=False)
+        return 0.5 * (whole + whole.mT)
+
+    def explained_(self, cross: Tensor, *, output: int) -> Tensor:
+        """Return k' C k for covariances k (m, j) with the centers of an output, which are overwritten, shape (j,)."""
+        white = self._solvers[output].solve_(cross)
+        explained = white.square().sum(0)
+        left = self.hyper.noise[output] * self._inner_solvers[output].solve_(white)
+        return explained - left.square().sum(0)
+
     def function(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the function, without noise, at points (k, D), both of shape (S, k)."""
         means, variances = [], []
         for s, values in enumerate(self.hyper.values):
-            prior, noise = self.kernel.variance(values, points.shape[-1]), self.hyper.noise[s]
+            prior = self.kernel.variance(values, points.shape[-1])
             mean, variance = [], []
             for part in points.split(max(_CHUNK // self.centers.shape[1], 1)):
                 cross = self.kernel.covariance(self.centers[s], part, values)
                 mean.append(self.alpha[s] @ cross)
-                white = self._solvers[s].solve_(cross)
-                explained = white.square().sum(0)
-                variance.append(prior - explained + (noise * self._inner_solvers[s].solve_(white)).square().sum(0))
+                variance.append(prior - self.explained_(cross, output=s))
             means.append(torch.cat(mean))
             variances.append(torch.cat(variance).clamp(min=0.0))
         return torch.stack(means), torch.stack(variances)

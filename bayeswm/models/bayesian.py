@@ -87,7 +87,7 @@ class BayesianDynamics(DynamicsModel):
     belief : mapping of str to Normal, optional
         With sensors: what is known of the state at the start of a window, by column. Needed for columns that are not
         measured; the others start at their first measurement.
-    filtering : Unscented, LinearGaussian or ParticleFilter, optional
+    filtering : bayeswm.inference.Unscented, LinearGaussian or ParticleFilter, optional
         With sensors: how beliefs are moved; exact for a linear structure, unscented for others.
     pyro_model : callable, optional
         A Pyro model of your own, which then is all that is said of laws and likelihood: it takes the data's

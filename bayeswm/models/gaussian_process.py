@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.model import DynamicsModel
+from bayeswm.base.moments import Moments
 from bayeswm.base.saving import plain
 from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Structure
@@ -28,6 +29,7 @@ from bayeswm.inference.pathwise import draw_paths
 from bayeswm.models.gp_fitting import FitSettings, fit_residual
 from bayeswm.models.gp_hyper import HyperTable
 from bayeswm.models.gp_inputs import Inputs
+from bayeswm.models.gp_moments import ClosedForm
 from bayeswm.models.gp_worlds import GaussianProcessWorlds, Residual
 
 if TYPE_CHECKING:
@@ -152,6 +154,7 @@ class GaussianProcess(DynamicsModel):
         self.restarts, self.noise_floor, self.features = restarts, noise_floor, features
         self.fits: tuple[OutputFit, ...] = ()
         self._residual: Residual | None = None
+        self._moments: tuple[Residual, ClosedForm | None] | None = None
 
     @property
     def structure(self) -> Structure | None:
@@ -345,6 +348,86 @@ class GaussianProcess(DynamicsModel):
         known = r.known(state, action, context, 0)
         covariance = r.covariance(variance)
         return FunctionMoments(known + r.changes(mean), covariance.diagonal(dim1=-2, dim2=-1), covariance)
+
+    @property
+    def moments_in_closed_form(self) -> bool:
+        """Whether :meth:`moments` has a closed form; otherwise it is by cubature over drawn worlds."""
+        return self._closed_form is not None
+
+    @property
+    def _closed_form(self) -> ClosedForm | None:
+        residual = self._fitted
+        if self._moments is None or self._moments[0] is not residual:
+            with torch.no_grad():
+                self._moments = residual, ClosedForm.of(residual)
+        return self._moments[1]
+
+    @override
+    def moments(
+        self,
+        mean: Tensor,
+        covariance: Tensor,
+        action: Tensor | None = None,
+        *,
+        context: Tensor | None = None,
+        worlds: int = 64,
+        generator: torch.Generator | None = None,
+    ) -> Moments:
+        """Return moments of the next state from a Gaussian belief about where the system is.
+
+        In closed form (Deisenroth, Fox & Rasmussen 2015) if the kernels are RBFs, of any inputs, all variables are real
+        or angles, and the mean is absent, linear, or linear but for sines and cosines
+        (:meth:`bayeswm.base.Structure.trigonometric`); :attr:`moments_in_closed_form` says so. Then ``worlds`` and
+        ``generator`` are not used, and gradients by ``mean``, ``covariance`` and ``action`` are in closed form too, but
+        cannot be differentiated again. Otherwise by cubature over drawn worlds, as of every model.
+
+        The closed form is exact but for uncertain angles. Their sines and cosines, which the process sees, are taken to
+        be Gaussian with the moments that they have. On a swinging pendulum, at an angle known to 0.1, 0.3, 0.6 and
+        1.0 rad, the mean was off by 0.0001, 0.003, 0.013 and 0.026 standard deviations of the next state, and that
+        standard deviation by 2, 6, 10 and 9 % at most.
+
+        Parameters
+        ----------
+        mean : Tensor, shape (*batch, n)
+            Mean of the state (n = S), or without ``action`` of state and action together (n = S + A).
+        covariance : Tensor, shape (*batch, n, n)
+            Its covariance, which may be singular, or zero.
+        action : Tensor, shape (*batch, A), optional
+            A certain action.
+        context : Tensor, shape (*batch, C), optional
+            Environment factors.
+        worlds : int
+            How many to draw for cubature.
+        generator : torch.Generator, optional
+            Draws them.
+
+        Returns
+        -------
+        Moments
+            ``covariance - aleatoric`` is the posterior variance of the function, averaged over the belief.
+
+        Raises
+        ------
+        SpecError, DataError
+            For wrong shapes or numbers that are not finite; without a generator where worlds must be drawn.
+
+        Examples
+        --------
+        >>> import bayeswm as bwm
+        >>> schema = bwm.Schema(state=[bwm.Variable("x")], action=[bwm.Variable("u")], time_step=0.1)
+        >>> g = torch.Generator().manual_seed(0)
+        >>> state, action = torch.randn(20, 1, 1, generator=g), torch.randn(20, 1, 1, generator=g)
+        >>> after = state + 0.1 * torch.sin(action) + 0.01 * torch.randn(20, 1, 1, generator=g)
+        >>> data = bwm.Trajectories(schema, state=torch.cat((state, after), 1), action=action)
+        >>> model = GaussianProcess().fit(data, progress=False)
+        >>> found = model.moments(torch.zeros(1), 0.04 * torch.eye(1), torch.zeros(1))
+        >>> model.moments_in_closed_form, round(float(found.covariance.sqrt()), 2)
+        (True, 0.2)
+        """
+        closed = self._closed_form
+        if closed is None:
+            return super().moments(mean, covariance, action, context=context, worlds=worlds, generator=generator)
+        return closed(mean, covariance, action=action, context=context)
 
     # --- files ------------------------------------------------------------------------------------------------------
 

@@ -116,7 +116,7 @@ def _coregionalised(
         seed=seed,
     )
     hyper, mixing = latent(shared)
-    kernel, y = Scaled(data.kernel), torch.linalg.solve(mixing, data.y - shared.constant[:, None])
+    kernel, y = Scaled(data.kernel), torch.linalg.solve(mixing, data.y - shared.constant[:, None]).contiguous()
     if inducing is None:
         posterior = ExactPosterior(kernel, data.x, y, hyper)
     else:
@@ -132,4 +132,5 @@ def latent(shared: CoregionalHyper) -> tuple[Hyper, torch.Tensor]:
     """Return the hyper-parameters of independent outputs under a scaled kernel, and what mixes them."""
     variance, mixing = rotation(shared.covariance, shared.noise)
     values = torch.cat((shared.values.expand(len(variance), -1), variance.sqrt()[:, None]), 1)
-    return Hyper(values, torch.ones_like(variance)), mixing
+    # in the order of a file: a product of matrices in another one rounds otherwise
+    return Hyper(values, torch.ones_like(variance)), mixing.contiguous()

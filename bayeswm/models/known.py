@@ -42,7 +42,7 @@ class KnownDynamics(DynamicsModel):
     belief : mapping of str to Normal, optional
         With sensor noise: what is known of the state at the start of an episode, by column. Needed for columns that are
         not measured; the others start at their first measurement.
-    filtering : Unscented, LinearGaussian or ParticleFilter, optional
+    filtering : bayeswm.inference.Unscented, LinearGaussian or ParticleFilter, optional
         With sensor noise: how beliefs are moved; exact for a linear structure, unscented for others.
     dtype : torch.dtype
         Number format.

@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Normal
 from bayeswm.base.errors import SpecError
 from bayeswm.base.priors import decode, encode
 from bayeswm.base.schema import Schema
-from bayeswm.base.structure import Parameter, Parameters, Structure
+from bayeswm.base.structure import Parameter, Parameters, Structure, Trigonometric
 
 Value = float | Tensor | Distribution
 
@@ -78,6 +78,12 @@ class Linear(Structure):
     ) -> tuple[Tensor, None]:
         mean = state @ parameters["A"].mT + parameters["c"]
         return (mean + action @ parameters["B"].mT if "B" in parameters else mean), None
+
+    @override
+    def trigonometric(self, parameters: Parameters) -> Trigonometric:
+        """Return the step itself, without sines and cosines."""
+        linear = torch.cat([parameters[name] for name in ("A", "B") if name in parameters], -1)
+        return Trigonometric(linear, torch.zeros_like(linear), torch.zeros_like(linear), parameters["c"])
 
     @override
     def lipschitz_bound(self, parameters: Parameters, scale: Tensor) -> Tensor:

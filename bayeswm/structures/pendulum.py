@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.schema import Schema, Variable
-from bayeswm.base.structure import Parameter, Parameters, Structure
-from bayeswm.structures.integrators import RK4, Integrator, SemiImplicitEuler
+from bayeswm.base.structure import Parameter, Parameters, Structure, Trigonometric
+from bayeswm.structures.integrators import RK4, Euler, Integrator, SemiImplicitEuler
 from bayeswm.structures.mechanics import Value, arguments, described
 
 # Coulomb friction acts as tanh(speed / this), in rad/s, so that it has a derivative at rest
@@ -153,6 +153,27 @@ class Pendulum(Structure):
 
         limits = () if self.speed_limit is None else ((1, self.speed_limit),)
         return self.integrator(field, state, self._schema.time_step, ((0, 1),), limits), None
+
+    @override
+    def trigonometric(self, parameters: Parameters) -> Trigonometric | None:
+        """Return the step of one of Euler's methods, or None with substeps, limits or Coulomb friction."""
+        one_step = isinstance(self.integrator, Euler | SemiImplicitEuler) and self.integrator.substeps == 1
+        limited = self.torque_limit is not None or self.speed_limit is not None
+        if not one_step or limited or bool(parameters["friction"] != 0):
+            return None
+        h, moment = self._schema.time_step, parameters["mass"] * parameters["length"]
+        inertia = parameters["inertia"] if "inertia" in parameters else moment * parameters["length"]
+        weight, none = h * moment * parameters["gravity"] / inertia, torch.zeros_like(inertia)
+        # what a step adds to the velocity, by angle, velocity and torque
+        linear = torch.stack((none, -h * parameters["damping"] / inertia, h / inertia))
+        sine = torch.stack((weight * math.cos(self.upright), none, none))
+        cosine = torch.stack((-weight * math.sin(self.upright), none, none))
+        angle, velocity = torch.eye(3, dtype=linear.dtype, device=linear.device)[:2]
+        # the new velocity moves the angle, or the old one
+        new = float(isinstance(self.integrator, SemiImplicitEuler))
+        rows = torch.stack((angle + h * (velocity + new * linear), velocity + linear))
+        share = torch.stack((new * h + none, 1 + none))[:, None]
+        return Trigonometric(rows, share * sine, share * cosine, torch.zeros_like(rows[:, 0]))
 
     @override
     def config(self) -> dict[str, Any]:

@@ -119,9 +119,38 @@ def test_map_changes_leading_axes() -> None:
         torch.testing.assert_close(part.covariance, law.covariance[:, :, 1])
 
 
-def test_factor_needs_a_positive_diagonal() -> None:
+@pytest.mark.parametrize("factor", [[[1.0, 0.0], [1.0, -1.0]], [[0.0, 0.0], [1.0, 1.0]]])
+def test_factor_needs_a_positive_diagonal_or_columns_of_zeros(factor: list[list[float]]) -> None:
     with pytest.raises(SpecError, match="positive diagonal"):
-        MultivariateGaussian(torch.zeros(1, 1, 2), torch.tensor([[1.0, 0.0], [1.0, 0.0]]))
+        MultivariateGaussian(torch.zeros(1, 1, 2), torch.tensor(factor))
+
+
+def test_a_singular_gaussian_is_a_density_where_it_lives_and_forbids_the_rest() -> None:
+    """Column 1 is twice column 0, column 3 is fixed: the density is that of columns 0 and 2."""
+    factor = torch.tensor([[0.5, 0, 0, 0], [1.0, 0, 0, 0], [0.3, 0, 2.0, 0], [0, 0, 0, 0]], dtype=F64)
+    mean = torch.tensor([1.0, 2.0, -1.0, 7.0], dtype=F64).view(1, 1, 4)
+    law = MultivariateGaussian(mean, factor)
+    noise = torch.tensor([0.7, 9.0, -1.1, 3.0], dtype=F64)
+    x = law.push(noise)
+    kept = dist.MultivariateNormal(mean[0, 0, [0, 2]], scale_tril=factor[[0, 2]][:, [0, 2]])
+    torch.testing.assert_close(law.log_prob(x)[0, 0], kept.log_prob(x[0, 0, [0, 2]]))
+    torch.testing.assert_close(law.abduct(x), noise.view(1, 1, 4) * torch.tensor([1.0, 0.0, 1.0, 0.0]))
+    off = x + torch.tensor([0.0, 1e-6, 0.0, 0.0], dtype=F64)
+    assert float(law.log_prob(off)) == float("-inf")
+    assert float(law.log_prob(off, tolerance=1e-3)) == pytest.approx(float(law.log_prob(x)))
+    with pytest.raises(NotInvertible, match="column 1"):
+        law.abduct(off)
+    assert law.cdf(mean).tolist() == [[[0.5, 0.5, 0.5, 1.0]]]
+    assert law.log_prob(x, marginal=True)[0, 0, 3] == 0
+
+
+def test_gradients_of_a_singular_gaussian_are_finite() -> None:
+    factor = torch.tensor([[0.5, 0.0], [0.0, 0.0]], dtype=F64, requires_grad=True)
+    law = MultivariateGaussian(torch.zeros(1, 1, 2, dtype=F64), factor)
+    x = torch.tensor([0.3, 0.0], dtype=F64)
+    total = law.log_prob(x).sum() + law.log_prob(x, marginal=True).sum() + law.cdf(x).sum() + law.variance.sum()
+    (gradient,) = torch.autograd.grad(total, factor)
+    assert bool(gradient.isfinite().all())
 
 
 def test_gradients_through_log_prob_with_a_silent_column_are_finite() -> None:

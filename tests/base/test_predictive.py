@@ -4,7 +4,16 @@ import pytest
 import torch
 
 import bayeswm as bwm
-from bayeswm.base import Gaussian, MultivariateGaussian, Predictive, Schema, Variable, Variables
+from bayeswm.base import (
+    Gaussian,
+    MultivariateGaussian,
+    Predictive,
+    Schema,
+    SpecError,
+    UndefinedWarning,
+    Variable,
+    Variables,
+)
 from bayeswm.structures import FromFunction, Pendulum
 from tests.statistical.checks import BUDGET, gaussian_p, mean_p
 
@@ -327,3 +336,32 @@ def test_mapped_outcomes_have_no_density_and_may_have_no_split():
         kept.log_prob(torch.zeros(1, 1))
     # what is lost once stays lost
     assert not lost.mapped([wide], particles=None).has_split
+
+
+def test_a_law_for_all_worlds_together_carries_its_own_split() -> None:
+    law = Gaussian(torch.zeros(1, 1, 3, 2, dtype=F64), torch.tensor([2.0, 1.0], dtype=F64))
+    part = torch.tensor([3.0, 0.5], dtype=F64) * torch.ones(3, 2, 2, dtype=F64)
+    variables = Variables([Variable("x"), Variable("y")])
+    given = {"exhaustive": True, "time_step": 1.0, "resolved": [True, True], "aleatoric": part}
+    p = Predictive(variables, [law, law], torch.zeros(1, dtype=F64), **given)
+    assert p.variance[0, 0].tolist() == [4.0, 1.0]
+    assert p.aleatoric_variance[0, 0].tolist() == [3.0, 0.5]
+    assert p.epistemic_variance[0, 0].tolist() == [1.0, 0.5]
+    assert p[1:].aleatoric_variance.shape == p[1:].mean.shape == (2, 2, 2)
+    assert p[0].flatten().epistemic_variance.tolist() == [[[1.0, 0.5]] * 2]
+    # a part that came out above the whole is cut to it, and says so where it is not clamped
+    p = Predictive(variables, [law, law], torch.zeros(1, dtype=F64), **{**given, "aleatoric": 2 * part})
+    assert p.aleatoric_variance[0, 0].tolist() == [4.0, 1.0]
+    assert p.epistemic_variance[0, 0].tolist() == [0.0, 0.0]
+    assert p.unclamped_epistemic_variance[0, 0].tolist() == [-2.0, 0.0]
+    with pytest.warns(UndefinedWarning):
+        assert bool(p.mapped(p.laws, particles=None).epistemic_variance.isnan().all())
+
+
+def test_moments_of_several_steps_have_no_trajectories() -> None:
+    law = Gaussian(torch.zeros(1, 1, 2, dtype=F64), torch.ones(2, dtype=F64))
+    variables = Variables([Variable("x"), Variable("y")])
+    p = Predictive(variables, [law, law], torch.zeros(1, dtype=F64), exhaustive=True, time_step=1.0)
+    for ask in (lambda: p.particles, lambda: p.sample(3, generator=torch.Generator())):
+        with pytest.raises(SpecError, match="FixedWorlds"):
+            ask()

@@ -601,3 +601,14 @@ def test_worlds_may_map_the_finished_answer():
     # only the answer is shifted, not what later steps start from
     assert torch.equal(other.particles, one.particles + 1)
     assert torch.allclose(other.mean, one.mean + 1)
+
+
+def test_one_law_of_the_start_under_many_plans() -> None:
+    factor = torch.tensor([[0.1, 0.0], [0.05, 0.2]], dtype=F64)
+    belief = bwm.MultivariateGaussian(torch.zeros(1, 1, 2, dtype=F64), factor)
+    plans = torch.zeros(2, 3, 4, 1)
+    r = bwm.rollout(PENDULUM, belief, plans, particles=5, generator=generator())
+    wide = bwm.MultivariateGaussian(torch.zeros(1, 1, 2, 3, 2, dtype=F64), factor)
+    same = bwm.rollout(PENDULUM, wide, plans, particles=5, generator=generator())
+    assert r.particles.shape == (1, 5, 2, 3, 4, 2)
+    assert torch.equal(r.particles, same.particles)

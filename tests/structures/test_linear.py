@@ -66,3 +66,14 @@ def test_what_does_not_fit() -> None:
         Linear(Schema(state=[Variable("x")], context=[Variable("wind")], time_step=0.1))
     with pytest.raises(SpecError, match="expected A finite"):
         Linear(SCHEMA, A=float("nan"))
+
+
+def test_its_step_is_linear() -> None:
+    still = Linear(Schema(state=SCHEMA.state, time_step=0.1), A=A)
+    for structure in (Linear(SCHEMA, A=A, B=B, c=torch.tensor([1.0, -1.0])), still):
+        parameters = {k: torch.as_tensor(p.value, dtype=F64) for k, p in structure.parameters().items()}
+        found, width = structure.trigonometric(parameters), 2 + ("B" in parameters)
+        z = torch.randn(20, width, generator=torch.Generator().manual_seed(0), dtype=F64)
+        expected = structure.transition(parameters, z[:, :2], z[:, 2:], z[:, :0], 0)[0]
+        torch.testing.assert_close(z @ found.linear.mT + found.constant, expected)
+        assert not bool(found.sine.any() or found.cosine.any())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 import bayeswm as bwm
-from bayeswm.structures import Pendulum
+from bayeswm.structures import RK4, Euler, Integrator, Pendulum, SemiImplicitEuler
 
 F64 = torch.float64
 
@@ -118,3 +118,31 @@ def test_description_round_trip() -> None:
         again = Pendulum.from_config(structure.config())
         assert again.config() == structure.config()
         assert again.schema == structure.schema
+
+
+@pytest.mark.parametrize("integrator", [Euler(), SemiImplicitEuler()])
+@pytest.mark.parametrize("inertia", [None, 0.4])
+def test_its_step_as_sines_and_cosines(integrator: Integrator, inertia: float | None) -> None:
+    given = {"mass": 0.7, "length": 0.5, "damping": 0.2, "upright": 0.4, "inertia": inertia, "time_step": 0.1}
+    structure = Pendulum(integrator=integrator, **given)  # pyright: ignore[reportArgumentType]
+    parameters = {k: torch.as_tensor(p.value, dtype=F64) for k, p in structure.parameters().items()}
+    found = structure.trigonometric(parameters)
+    assert found is not None
+    z = torch.randn(20, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
+    mine = z @ found.linear.mT + z.sin() @ found.sine.mT + z.cos() @ found.cosine.mT + found.constant
+    torch.testing.assert_close(mine, step(structure, z[:, :2], z[:, 2:]), rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        Pendulum(integrator=RK4()),
+        Pendulum(integrator=Euler(substeps=2)),
+        Pendulum(integrator=Euler(), torque_limit=2.0),
+        Pendulum(integrator=Euler(), speed_limit=8.0),
+        Pendulum(integrator=Euler(), friction=0.1),
+    ],
+)
+def test_other_steps_are_not_sines_and_cosines(structure: Pendulum) -> None:
+    parameters = {k: torch.as_tensor(p.value, dtype=F64) for k, p in structure.parameters().items()}
+    assert structure.trigonometric(parameters) is None
