@@ -17,6 +17,7 @@ PROGRAMS = (
     "gp_rollouts.py",
     "gp_sparse.py",
     "hmc_sampling.py",
+    "planning_speed.py",
     "silverbox.py",
     "scores.py",
     "svi_steps.py",

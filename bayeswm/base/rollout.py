@@ -287,7 +287,7 @@ class _LawStore:
 
         def put(values: Tensor) -> Tensor:
             key = (next(places), values.shape)
-            if values.requires_grad or not values.is_contiguous():
+            if values.requires_grad or 0 in values.stride():  # a broadcast one is small
                 return values
             if key not in self.blocks:
                 self.blocks[key] = (t, values.new_empty(self.steps - t, *values.shape))

@@ -45,7 +45,7 @@ class CEM(Planner):
     >>> planner = CEM(objective, horizon=10, samples=64, elites=8, iterations=3)
     >>> plan = planner.plan(model, torch.tensor([0.2, 0.0]), generator=torch.Generator().manual_seed(0))
     >>> plan.actions.shape, plan.action
-    (torch.Size([10, 1]), tensor([-1.8911], dtype=torch.float64))
+    (torch.Size([10, 1]), tensor([-1.8234], dtype=torch.float64))
     """
 
     _: KW_ONLY

@@ -51,19 +51,19 @@ def frozen_network(network: torch.nn.Sequential) -> Callable[[Tensor], Tensor]:
     >>> f(x).shape, bool((f(x) - network(x)).abs().max() < 1e-6)
     (torch.Size([5, 2]), True)
     """
-    linear, between = list(network)[::2], list(network)[1::2]
-    kinds = {type(v) for v in between}
-    if not all(isinstance(v, torch.nn.Linear) for v in linear) or len(linear) != len(between) + 1 or len(kinds) > 1:
+    layers = list(network)
+    linear = [v for v in layers[::2] if isinstance(v, torch.nn.Linear)]
+    kinds = {type(v) for v in layers[1::2]}
+    if 2 * len(linear) != len(layers) + 1 or len(kinds) > 1:
         raise SpecError(f"expected Linear layers with one kind of activation in between, got {network}")
     kind = kinds.pop() if kinds else torch.nn.Tanh
     if kind not in _ACTIVATIONS:
         names = ", ".join(v.__name__ for v in _ACTIVATIONS)
         raise SpecError(f"expected an activation among {names}, got {kind.__name__}")
-    weights = [v.weight.detach().clone() for v in linear if isinstance(v, torch.nn.Linear)]
-    biases = [torch.zeros_like(w[:, 0]) for w in weights]
-    for bias, layer in zip(biases, linear, strict=True):
-        if layer.bias is not None:
-            bias.copy_(layer.bias.detach())
+    weights = [v.weight.detach().clone() for v in linear]
+    biases = [
+        w.new_zeros(len(w)) if v.bias is None else v.bias.detach().clone() for v, w in zip(linear, weights, strict=True)
+    ]
     if kind is torch.nn.Tanh and slow_tanh():
         # tanh(x) = 2 sigmoid(2 x) - 1, the factors and the shift moved into the layers before and after
         kind = torch.nn.Sigmoid

@@ -3,7 +3,7 @@ import torch
 
 import bayeswm as bwm
 from bayeswm.planning import MPPI, Objective
-from tests.planning.systems import least_squares, linear_model, spring_worlds, squares
+from tests.planning.systems import explosive_model, least_squares, linear_model, spring_worlds, squares
 
 START = torch.tensor([[1.0, 0.0], [-0.5, 1.0]], dtype=torch.float64)
 
@@ -60,6 +60,26 @@ def test_weights_neither_vanish_nor_overflow(scale: float, dtype: torch.dtype) -
     assert bool(plan.actions.isfinite().all())
     assert not bool(plan.fallback.any())
     assert bool((plan.problem.score(plan.actions[None]).cost[0] <= plan.history[0] * (1 + 1e-6)).all())
+
+
+def test_by_default_the_unit_of_the_cost_does_not_matter() -> None:
+    def plan(scale: float) -> torch.Tensor:
+        objective = Objective(stage=lambda x, u, c, t: scale * (x.square().sum(-1) + 0.1 * u[..., 0].square()))
+        return MPPI(objective, horizon=4, samples=50).plan(spring_worlds(), START, generator=generator()).actions
+
+    torch.testing.assert_close(plan(1e-6), plan(1.0), rtol=0, atol=1e-9)
+    torch.testing.assert_close(plan(1e6), plan(1.0), rtol=0, atol=1e-9)
+
+
+def test_by_default_nothing_breaks_where_most_diverge_or_all_cost_the_same() -> None:
+    planner = MPPI(squares(), horizon=4, samples=50)
+    plan = planner.plan(explosive_model(), torch.ones(1), generator=generator())
+    assert bool((plan.actions <= 0).all())
+    assert not bool(plan.fallback)
+    same = MPPI(Objective(stage=lambda x, u, c, t: 0 * u[..., 0] + 3.0), horizon=4, samples=50, spread=0.2)
+    drawn = 0.4 * torch.randn(50, 1, 4, 1, generator=generator(), dtype=torch.float64)
+    plan = same.plan(spring_worlds(noise=0.0), START, generator=generator())
+    torch.testing.assert_close(plan.actions, drawn.clamp(-2, 2).mean(0).expand(2, 4, 1))
 
 
 def test_a_high_temperature_is_the_mean_of_the_noise() -> None:
