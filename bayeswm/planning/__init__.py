@@ -3,6 +3,7 @@
 from bayeswm.planning.cem import CEM
 from bayeswm.planning.constraints import Constraint
 from bayeswm.planning.costs import quadratic, saturating, tip_distance
+from bayeswm.planning.gradient import Gradient
 from bayeswm.planning.limits import Limits
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.plan import Plan
@@ -28,6 +29,7 @@ __all__ = [
     "Constraint",
     "Entropic",
     "Epistemic",
+    "Gradient",
     "Limits",
     "Mean",
     "MeanDeviation",
