@@ -14,7 +14,7 @@ _CURVATURE = 1e-10
 class BoxLBFGS:
     """Minimises many functions side by side, each with its own memory of curvature and its own line search.
 
-    Limited-memory BFGS (Nocedal & Wright 2006, algorithm 7.4) on the variables that are free, those at an end of the
+    Limited-memory BFGS (Nocedal & Wright 2006, section 7.2) on the variables that are free, those at an end of the
     box and pushed outwards held there (two-metric projection, Bertsekas 1982), with backtracking along the projected
     path. The caller evaluates :attr:`trial` and hands value and gradient to :meth:`tell`; one evaluation serves all
     rows, whether it is a new step or a shorter one. Rows do not influence each other. A row that begins where its
@@ -130,20 +130,12 @@ class BoxLBFGS:
         free = ~((z <= -edge) & (g > 0)) & ~((z >= edge) & (g < 0))
         g = torch.where(free, g, 0.0)
         moves, turns = torch.where(free, self._moves, 0.0), torch.where(free, self._turns, 0.0)
-        product = (moves * turns).sum(-1)
-        known = product > _CURVATURE * moves.norm(dim=-1) * turns.norm(dim=-1)
-        weight = torch.where(known, 1 / torch.where(known, product, 1.0), 0.0)
-        down, shares = g, list[Tensor]()
-        for s, y, w in zip(reversed(moves), reversed(turns), reversed(weight), strict=True):
-            shares.append(w * (s * down).sum(-1))
-            down = down - shares[-1][:, None] * y
+        product = (moves * turns).sum(-1, keepdim=True)
+        # a pair counts where the function still curves upwards along what is free of it
+        known = product > _CURVATURE * moves.norm(dim=-1, keepdim=True) * turns.norm(dim=-1, keepdim=True)
+        moves, turns = (torch.where(known, v, 0.0).movedim(0, 1) for v in (moves, turns))
         steepest = self.first_step / g.abs().amax(-1).clamp(min=torch.finfo(g.dtype).tiny)
-        scale = steepest
-        for s, y, has in zip(moves, turns, known, strict=True):  # the latest pair that says something counts
-            scale = torch.where(has, (s * y).sum(-1) / y.square().sum(-1).clamp(min=torch.finfo(g.dtype).tiny), scale)
-        down = scale[:, None] * down
-        for s, y, w, share in zip(moves, turns, weight, reversed(shares), strict=True):
-            down = down + (share - w * (y * down).sum(-1))[:, None] * s
+        down = _inverse_curvature(g, moves, turns, steepest=steepest)
         down = torch.where(free, down, 0.0)
         slope = (down * g).sum(-1)
         sound = down.isfinite().all(-1) & (slope > 1e-8 * down.norm(dim=-1) * g.norm(dim=-1))
@@ -151,3 +143,28 @@ class BoxLBFGS:
         direction = torch.where(self.value.isfinite()[:, None], -down, -0.5 * z)
         self.direction = torch.where(where[:, None], direction, self.direction)
         self.length = torch.where(where, 1.0, self.length)
+
+
+def _inverse_curvature(gradient: Tensor, moves: Tensor, turns: Tensor, *, steepest: Tensor) -> Tensor:
+    """Return the quasi-Newton estimate of the inverse Hessian times a gradient, (rows, n).
+
+    In the compact form (Byrd, Nocedal & Schnabel 1994, equation 3.1): a few products for all rows. ``moves`` and
+    ``turns`` have shape (rows, memory, n), oldest first, 0 where a pair does not count; ``steepest`` (rows,) is the
+    scale without any.
+    """
+    inner = moves @ turns.mT
+    curved = inner.diagonal(dim1=-2, dim2=-1)
+    count = torch.arange(len(curved[0]), device=gradient.device)
+    latest = torch.where(curved > 0, count, -1).amax(-1, keepdim=True)
+    turned = turns.square().sum(-1)
+    has = latest[:, 0] >= 0
+    latest = latest.clamp(min=0)
+    ratio = curved.gather(1, latest)[:, 0] / turned.gather(1, latest)[:, 0]
+    scale = torch.where(has, ratio, steepest)[:, None]
+    # pairs that do not count are independent of the others
+    upper = inner.triu() + torch.diag_embed((curved <= 0).to(inner))
+    along, across = moves @ gradient[..., None], turns @ gradient[..., None]
+    solved = torch.linalg.solve_triangular(upper, along, upper=True)
+    bent = curved[..., None] * solved + scale[..., None] * (turns @ (turns.mT @ solved) - across)
+    back = torch.linalg.solve_triangular(upper.mT, bent, upper=False)
+    return scale * (gradient - (turns.mT @ solved)[..., 0]) + (moves.mT @ back)[..., 0]
