@@ -15,6 +15,7 @@ from bayeswm.base.model import DynamicsModel
 from bayeswm.base.worlds import Belief, Worlds
 from bayeswm.planning.constraints import Constraint
 from bayeswm.planning.limits import Limits
+from bayeswm.planning.linear_feedback import LinearFeedback
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.plan import Plan
 from bayeswm.planning.problem import Problem
@@ -25,7 +26,8 @@ class Found(NamedTuple):
     """What a search ended with.
 
     ``actions`` (*starts, H, A), ``key`` (*starts) as of :class:`Score` (NaN or infinite where nothing can be used),
-    ``diverged`` (*starts), ``history`` (iterations, *starts), ``evaluations`` for each start, and ``memory``.
+    ``diverged`` (*starts), ``history`` (iterations, *starts), ``evaluations`` for each start, ``memory``, and the feedback
+    around the actions where the search gives one.
     """
 
     actions: Tensor
@@ -34,6 +36,7 @@ class Found(NamedTuple):
     history: Tensor
     evaluations: int
     memory: Mapping[str, Tensor]
+    feedback: LinearFeedback | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +181,9 @@ class Planner(ABC):
         if bool(fallback.any()):
             actions = torch.where(fallback[..., None, None], self._held(problem), actions)
         actions = problem.limits.apply(actions, problem.previous)
+        feedback = found.feedback
+        if feedback is not None and bool(fallback.any()):
+            feedback = feedback.where(~fallback, actions)
         return Plan(
             actions=actions,
             problem=problem,
@@ -187,6 +193,7 @@ class Planner(ABC):
             evaluations=found.evaluations,
             history=found.history,
             memory=found.memory,
+            feedback=feedback,
         )
 
     def _held(self, problem: Problem) -> Tensor:
