@@ -4,11 +4,15 @@ from bayeswm.planning.cem import CEM
 from bayeswm.planning.constraints import Constraint
 from bayeswm.planning.costs import quadratic, saturating, tip_distance
 from bayeswm.planning.gradient import Gradient
+from bayeswm.planning.ilqr import ILQR
 from bayeswm.planning.limits import Limits
+from bayeswm.planning.linear_feedback import LinearFeedback
+from bayeswm.planning.lqr import LQR
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.plan import Plan
 from bayeswm.planning.planner import Planner
 from bayeswm.planning.problem import Problem, Score
+from bayeswm.planning.riccati import dare, riccati
 from bayeswm.planning.risk import (
     Aleatoric,
     CVaR,
@@ -24,6 +28,8 @@ from bayeswm.planning.risk import (
 
 __all__ = [
     "CEM",
+    "ILQR",
+    "LQR",
     "Aleatoric",
     "CVaR",
     "Constraint",
@@ -31,6 +37,7 @@ __all__ = [
     "Epistemic",
     "Gradient",
     "Limits",
+    "LinearFeedback",
     "Mean",
     "MeanDeviation",
     "MeanVariance",
@@ -42,7 +49,9 @@ __all__ = [
     "Risk",
     "Score",
     "WorstWorld",
+    "dare",
     "quadratic",
+    "riccati",
     "saturating",
     "tip_distance",
 ]
