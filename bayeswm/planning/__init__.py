@@ -1,6 +1,8 @@
 """Planners: which action is best, over a distribution of what may happen."""
 
+from bayeswm.planning.attraction import Attraction, LevelSet, region_of_attraction, sampled_level_set
 from bayeswm.planning.cem import CEM
+from bayeswm.planning.confidence import clopper_pearson
 from bayeswm.planning.constraints import Constraint
 from bayeswm.planning.costs import quadratic, saturating, tip_distance
 from bayeswm.planning.gradient import Gradient
@@ -8,6 +10,7 @@ from bayeswm.planning.ilqr import ILQR
 from bayeswm.planning.limits import Limits
 from bayeswm.planning.linear_feedback import LinearFeedback
 from bayeswm.planning.lqr import LQR
+from bayeswm.planning.lyapunov import Certificate, Certified, certify, closed_loop_jacobian, lyapunov
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.plan import Plan
 from bayeswm.planning.planner import Planner
@@ -31,11 +34,15 @@ __all__ = [
     "ILQR",
     "LQR",
     "Aleatoric",
+    "Attraction",
     "CVaR",
+    "Certificate",
+    "Certified",
     "Constraint",
     "Entropic",
     "Epistemic",
     "Gradient",
+    "LevelSet",
     "Limits",
     "LinearFeedback",
     "Mean",
@@ -49,9 +56,15 @@ __all__ = [
     "Risk",
     "Score",
     "WorstWorld",
+    "certify",
+    "clopper_pearson",
+    "closed_loop_jacobian",
     "dare",
+    "lyapunov",
     "quadratic",
+    "region_of_attraction",
     "riccati",
+    "sampled_level_set",
     "saturating",
     "tip_distance",
 ]

@@ -15,6 +15,8 @@ from bayeswm.planning.first_guesses import first_guesses
 from bayeswm.planning.planner import Found, Planner
 from bayeswm.planning.problem import Problem
 
+_INSIDE = 1e-6
+
 
 @dataclass(frozen=True)
 class Gradient(Planner):
@@ -45,7 +47,7 @@ class Gradient(Planner):
     >>> planner = Gradient(objective, horizon=10, restarts=2, iterations=20)
     >>> plan = planner.plan(model, torch.tensor([0.2, 0.0]), generator=torch.Generator().manual_seed(0))
     >>> plan.actions.shape, plan.action
-    (torch.Size([10, 1]), tensor([-2.], dtype=torch.float64))
+    (torch.Size([10, 1]), tensor([-2.0000], dtype=torch.float64))
     """
 
     _: KW_ONLY
@@ -66,6 +68,9 @@ class Gradient(Planner):
         best = first_guesses(problem, memory, count=self.restarts, generator=generator)
         shape = best.shape
 
+        # a system that clips its actions has no derivative at the bound itself
+        limits = limits._replace(low=limits.low + _INSIDE * limits.radius, high=limits.high - _INSIDE * limits.radius)
+
         def project(z: Tensor) -> Tensor:
             actions = limits.apply(limits.center + limits.radius * z.view(shape), problem.previous)
             return ((actions - limits.center) / limits.radius).view(z.shape)
@@ -83,7 +88,9 @@ class Gradient(Planner):
             best = torch.where(better[..., None, None], tried, best)
             best_key = torch.where(better, key, best_key)
             history.append(key.amin(0))
-            search.tell(value.flatten(), (limits.radius * gradient).view_as(begin), comparable=(weight == force).flatten())
+            search.tell(
+                value.flatten(), (limits.radius * gradient).view_as(begin), comparable=(weight == force).flatten()
+            )
             weight = force
             if problem.constraints:
                 force = torch.where(excess > 0, torch.where(force > 0, 2 * force, 1 + value.abs()), force)

@@ -83,7 +83,8 @@ class ILQR(Planner):
                 break
             safe = torch.where(cost.isfinite()[..., None, None], states, 0.0)
             push, found = _backward(system, safe, actions, damping=damping)
-            path, done = system.follow(actions + lengths * push, found.expand(_LENGTHS, *found.shape), states[..., :-1, :])
+            shorter, same = actions + lengths * push, found.expand(_LENGTHS, *found.shape)
+            path, done = system.follow(shorter, same, states[..., :-1, :])
             tried = system.cost(path, done)
             best = tried.argmin(0, keepdim=True)
             lowest = tried.gather(0, best)[0]

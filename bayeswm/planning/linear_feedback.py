@@ -43,7 +43,9 @@ class LinearFeedback(NamedTuple):
         t = min(step, self.actions.shape[-2] - 1)
         away = state - self.states[..., t, :]
         action = self.actions[..., t, :] + (self.gains[..., t, :, :] @ away[..., None]).squeeze(-1)
-        return action if self.limits is None else self.limits._replace(change=None).apply(action[..., None, :])[..., 0, :]
+        if self.limits is None:
+            return action
+        return torch.minimum(torch.maximum(action, self.limits.low), self.limits.high)
 
     def where(self, usable: Tensor, otherwise: Tensor) -> LinearFeedback:
         """Return the feedback for some starts, (*starts), and fixed actions (*starts, H, A) for the others."""

@@ -116,7 +116,6 @@ def quadratise(
              [0., 0., 1.]]], dtype=torch.float64))
     """
     plain = replace(objective, change=0.0)
-    size = states.shape[-1]
     with torch.enable_grad():
         x, u = (v.detach().double().clone().requires_grad_() for v in (states, actions))
         total = plain.cost(x, u, context.double()).sum()

@@ -52,7 +52,7 @@ class LQR(Planner):
     >>> objective = bwm.planning.quadratic(torch.tensor([1.0, 0.1]), torch.tensor([0.001]))
     >>> plan = LQR(objective, horizon=20, stationary=True).plan(model, torch.tensor([0.05, 0.0]))
     >>> plan.feedback.gains[0]
-    tensor([[-20.8951,  -5.1834]], dtype=torch.float64)
+    tensor([[-19.6932,  -5.2625]], dtype=torch.float64)
     >>> r = bwm.rollout(model, torch.tensor([0.05, 0.0]), plan.feedback, horizon=60)
     >>> bool(r.mean[-1].abs().max() < 1e-3)
     True
@@ -93,7 +93,7 @@ def _varying(system: MeanSystem, states: Tensor, actions: Tensor) -> tuple[Tenso
     # one more state, always 1, carries drift and slopes
     size = A.shape[-1]
     drift = (after - states[..., :-1, :])[..., None]
-    A = torch.cat((torch.cat((A, drift), -1), torch.zeros_like(A[..., :1, :1]).expand(*drift.shape[:-2], 1, size + 1)), -2)
+    A = torch.nn.functional.pad(torch.cat((A, drift), -1), (0, 0, 0, 1))
     A[..., -1, -1] = 1.0
     B = torch.nn.functional.pad(B, (0, 0, 0, 1))
     Q = _with_slope(hessian[..., :size, :size], gradient[..., :size])
@@ -108,9 +108,10 @@ def _constant(system: MeanSystem, states: Tensor, actions: Tensor) -> tuple[Tens
     two = slice(0, 2)
     if actions.shape[-2] < 2:
         raise SpecError("expected horizon >= 2 with stationary=True, got 1")
-    after, A, B = (v[..., 1, :, :] if v.ndim > states.ndim else v[..., 1, :] for v in system.linearised(
-        states[..., two, :], actions[..., two, :]
-    ))
+    after, A, B = (
+        v[..., 1, :, :] if v.ndim > states.ndim else v[..., 1, :]
+        for v in system.linearised(states[..., two, :], actions[..., two, :])
+    )
     gradient, hessian, _, _ = system.quadratised(states[..., :3, :], actions[..., two, :])
     share = system.objective.discount
     gradient, hessian = gradient[..., 1, :] / share, hessian[..., 1, :, :] / share

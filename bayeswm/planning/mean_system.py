@@ -9,6 +9,8 @@ from bayeswm.planning.linearised import linearise, mean_step, quadratise
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.problem import Problem
 
+_INSIDE = 1e-6
+
 
 class MeanSystem:
     """Mean dynamics over worlds with a problem's costs: what certainty equivalence plans for.
@@ -28,7 +30,8 @@ class MeanSystem:
     >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium())
     >>> planner = CEM(quadratic(torch.ones(2), torch.ones(1)), horizon=5)
     >>> system = MeanSystem(planner.plan(model, torch.zeros(2), generator=torch.Generator()).problem)
-    >>> states, actions = system.follow(torch.zeros(5, 1), torch.zeros(5, 1, 2), torch.zeros(5, 2))
+    >>> zeros = torch.zeros(5, 1, 2, dtype=torch.float64)
+    >>> states, actions = system.follow(zeros[..., 0], zeros, zeros[:, 0])
     >>> states.shape, actions.shape
     (torch.Size([6, 2]), torch.Size([5, 1]))
     """
@@ -97,7 +100,10 @@ class MeanSystem:
         """Return each next state (*batch, H, Z) of states (*batch, H, Z), and its derivatives by state and action."""
         step = torch.arange(actions.shape[-2], device=states.device)
         context = self.context[..., : len(step), :]
-        mean, A, B = linearise(self.worlds, states[..., : self.size], actions, context=context, step=step)
+        center, radius = self.limits.center.to(actions), self.limits.radius.to(actions)
+        # a system that clips its actions has no derivative at the bound itself
+        inside = center + (actions - center).clamp(-(1 - _INSIDE) * radius, (1 - _INSIDE) * radius)
+        mean, A, B = linearise(self.worlds, states[..., : self.size], inside, context=context, step=step)
         if not self.remembers:
             return mean.double(), A, B
         count = actions.shape[-1]
@@ -131,5 +137,3 @@ def _remembering(objective: Objective, size: int, *, charged_from: int) -> Objec
 def _convex(hessian: Tensor) -> Tensor:
     values, vectors = torch.linalg.eigh(0.5 * (hessian + hessian.mT))
     return (vectors * values.clamp(min=0.0)[..., None, :]) @ vectors.mT
-
-

@@ -26,8 +26,8 @@ class Found(NamedTuple):
     """What a search ended with.
 
     ``actions`` (*starts, H, A), ``key`` (*starts) as of :class:`Score` (NaN or infinite where nothing can be used),
-    ``diverged`` (*starts), ``history`` (iterations, *starts), ``evaluations`` for each start, ``memory``, and the feedback
-    around the actions where the search gives one.
+    ``diverged`` (*starts), ``history`` (iterations, *starts), ``evaluations`` for each start, ``memory``,
+    and the feedback around the actions where the search finds one.
     """
 
     actions: Tensor

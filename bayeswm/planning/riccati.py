@@ -121,10 +121,10 @@ def dare(  # noqa: PLR0917
         if not bool(P.isfinite().all()) or bool((_size(more) <= 1e-15 * _size(P)).all()):
             break
     curvature = R + B.mT @ P @ B
-    gain = -torch.linalg.solve(curvature, B.mT @ P @ A + N.mT) if bool(P.isfinite().all()) else torch.full_like(B.mT, torch.nan)
+    gain = -torch.linalg.solve(curvature, B.mT @ P @ A + N.mT)
     closed = A + B @ gain
-    stable = bool(closed.isfinite().all()) and bool((torch.linalg.eigvals(closed).abs().amax(-1) < 1).all())
-    if not stable:
+    finite = bool(closed.isfinite().all())
+    if not finite or not bool((torch.linalg.eigvals(closed).abs().amax(-1) < 1).all()):
         raise SpecError(
             "expected a system that the actions can make stable, and costs that see every mode that is not; "
             "got one where the optimal feedback is not stable"
