@@ -105,7 +105,7 @@ def region_of_attraction(
     ...     generator=torch.Generator().manual_seed(0),
     ... )
     >>> found.volume
-    tensor([0.6310], dtype=torch.float64)
+    tensor([0.7700], dtype=torch.float64)
     """
     if not 1 <= settled <= steps or samples < 1 or particles < 1:
         raise SpecError(

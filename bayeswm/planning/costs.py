@@ -11,6 +11,8 @@ from bayeswm.base.errors import SpecError
 from bayeswm.base.schema import Schema
 from bayeswm.planning.objective import Objective
 
+_TINY = 1e-24  # m^2
+
 
 def quadratic(
     state: Tensor,
@@ -136,7 +138,8 @@ def tip_distance(
         for column, length in zip(columns, lengths, strict=True):
             tilt = state[..., column] - upright
             across, up = across + length * torch.sin(tilt), up + length * torch.cos(tilt)
-        return torch.hypot(torch.as_tensor(across), torch.as_tensor(up))
+        # the small number leaves the derivatives finite at the target
+        return (torch.as_tensor(across).square() + torch.as_tensor(up).square() + _TINY).sqrt()
 
     return distance
 
