@@ -102,6 +102,7 @@ class BoxLBFGS:
         self._forget(stuck)
         self._aim(accepted | stuck)
         moved = self.point + self.length[:, None] * self.direction
+        moved = torch.where(self.value.isfinite()[:, None], moved, 0.5 * self.trial)
         self.trial = torch.where(self.finished[:, None], self.point, self.project(moved))
         expected = (self.gradient * (self.trial - self.point)).sum(-1).abs()
         still = expected <= self.tolerance * self.value.abs().clamp(min=torch.finfo(value.dtype).tiny)
@@ -140,8 +141,7 @@ class BoxLBFGS:
         slope = (down * g).sum(-1)
         sound = down.isfinite().all(-1) & (slope > 1e-8 * down.norm(dim=-1) * g.norm(dim=-1))
         down = torch.where(sound[:, None], down, steepest[:, None] * g)
-        direction = torch.where(self.value.isfinite()[:, None], -down, -0.5 * z)
-        self.direction = torch.where(where[:, None], direction, self.direction)
+        self.direction = torch.where(where[:, None], -down, self.direction)
         self.length = torch.where(where, 1.0, self.length)
 
 

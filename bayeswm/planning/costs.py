@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-
 import torch
 from torch import Tensor
 
@@ -104,7 +103,8 @@ def tip_distance(
     schema : Schema
         Where the variables are.
     angles : sequence of str
-        Angle of each link against the vertical, from the pivot outwards; positive where the tip is on the positive side.
+        Angle of each link against the vertical, from the pivot outwards; positive where the tip is on the positive
+        side.
     lengths : sequence of float
         Length of each link, in m.
     target : sequence of float
