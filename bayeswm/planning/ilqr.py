@@ -75,14 +75,15 @@ class ILQR(Planner):
         gains = wanted.new_zeros(*wanted.shape, system.origin.shape[-1])
         states, actions = system.follow(wanted, gains, wanted.new_zeros(*wanted.shape[:-1], gains.shape[-1]))
         cost = system.cost(states, actions)
+        # what diverged from the first is left as it is, without NaN
+        states, actions = (torch.where(cost.isfinite()[..., None, None], v, 0.0) for v in (states, actions))
         damping, open_ = torch.full_like(cost, 1e-6), cost.isfinite()
         history, tries = [cost.amin(0)], 1
         lengths = 0.5 ** torch.arange(_LENGTHS, dtype=cost.dtype, device=cost.device).view(-1, *(1,) * wanted.ndim)
         for _ in range(self.iterations):
             if not bool(open_.any()):
                 break
-            safe = torch.where(cost.isfinite()[..., None, None], states, 0.0)
-            push, found = _backward(system, safe, actions, damping=damping)
+            push, found = _backward(system, states, actions, damping=damping)
             shorter, same = actions + lengths * push, found.expand(_LENGTHS, *found.shape)
             path, done = system.follow(shorter, same, states[..., :-1, :])
             tried = system.cost(path, done)
