@@ -73,9 +73,7 @@ def test_uncertain_worlds_with_noise_reach_the_optimum_of_the_sampled_expectatio
 def test_the_risk_is_what_falls(risk):
     p, x0 = linear_problem(2), 2 * starts(1)[0]
     law = torch.distributions.Normal(p.B, 0.3)
-    worlds = bwm.KnownDynamics(structure=bwm.structures.Linear(p.schema(1e3), A=p.A, B=law)).draw(
-        8, generator=seeded()
-    )
+    worlds = bwm.KnownDynamics(structure=bwm.structures.Linear(p.schema(1e3), A=p.A, B=law)).draw(8, generator=seeded())
     cautious = Gradient(p.objective, horizon=8, restarts=1, iterations=100, risk=risk).plan(worlds, x0)
     neutral = Gradient(p.objective, horizon=8, restarts=1, iterations=100).plan(worlds, x0)
     of_neutral = risk(-neutral.returns, neutral.log_weight)
@@ -101,9 +99,7 @@ def test_a_start_at_the_target_has_a_derivative():
 
 
 def exploding():
-    schema = bwm.Schema(
-        state=[bwm.Variable("x")], action=[bwm.Variable("u", bounds=(-1.0, 1.0))], time_step=1.0
-    )
+    schema = bwm.Schema(state=[bwm.Variable("x")], action=[bwm.Variable("u", bounds=(-1.0, 1.0))], time_step=1.0)
     return bwm.KnownDynamics(structure=bwm.structures.FromFunction(lambda x, u: x + u + 100 * x**3, schema=schema))
 
 

@@ -135,7 +135,9 @@ def test_a_context_is_seen():
     plan = LQR(objective, horizon=4).plan(
         bwm.KnownDynamics(structure=drift), torch.zeros(2, 1), context=torch.tensor([[0.5], [-2.0]])
     )
-    torch.testing.assert_close(plan.actions[:, :3, 0], torch.tensor([[-0.5] * 3, [2.0] * 3]).double(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(
+        plan.actions[:, :3, 0], torch.tensor([[-0.5] * 3, [2.0] * 3]).double(), rtol=1e-6, atol=0
+    )
 
 
 def test_an_action_without_cost_or_effect_is_refused():

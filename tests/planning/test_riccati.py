@@ -37,9 +37,7 @@ def test_crossed_costs_are_a_feedback_in_disguise():
     Q, R, N = torch.diag(p.Q) + torch.eye(4), torch.diag(p.R), 0.1 * starts(4)[:, :2]
     shift = torch.linalg.solve(R, N.T)
     crossed = riccati(along(p.A), along(p.B), along(Q), along(R), last=torch.diag(p.last), cross=along(N))
-    plain = riccati(
-        along(p.A - p.B @ shift), along(p.B), along(Q - N @ shift), along(R), last=torch.diag(p.last)
-    )
+    plain = riccati(along(p.A - p.B @ shift), along(p.B), along(Q - N @ shift), along(R), last=torch.diag(p.last))
     torch.testing.assert_close(crossed[1], plain[1], rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(crossed[0], plain[0] - shift, rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(
