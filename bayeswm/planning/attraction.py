@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bayeswm.base.along import Policy
+from bayeswm.base.along import Policy, ask
 from bayeswm.base.errors import SpecError
 from bayeswm.base.random import standard_normal, uniform
 from bayeswm.base.trees import tree_map
@@ -123,7 +123,7 @@ def region_of_attraction(
     reached = torch.ones(size, dtype=torch.bool, device=worlds.device)
     for t in range(steps):
         state = worlds.state(carry).expand(*size, -1)
-        action = torch.as_tensor(policy(state, t)).to(**kind)
+        action = ask(policy, worlds, state, step=t, size=size)
         carry = tree_map(lambda v: v.expand(len(worlds), particles, *v.shape[2:]), carry)
         noise = standard_normal((len(worlds), particles, 1, worlds.noise_size), generator, **kind)
         carry = worlds.transition(carry, action, seen, step=t).push(noise)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bayeswm.base.along import Policy
+from bayeswm.base.along import Policy, ask
 from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.worlds import Worlds
 from bayeswm.planning.confidence import clopper_pearson
@@ -156,7 +156,7 @@ def mean_after(
     """
     if not isinstance(worlds.start(state[0, 0], context), Tensor):
         raise SpecError("expected worlds whose carry is the state, got another one: ask those of the dynamics")
-    action = torch.as_tensor(policy(state, step)).to(worlds.device, worlds.dtype)
+    action = ask(policy, worlds, state, step=step, size=tuple(state.shape[:-1]))
     return worlds.transition(state, action, context, step=step).mean
 
 

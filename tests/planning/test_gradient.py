@@ -51,7 +51,7 @@ def test_bounds_that_bind():
 
 
 def test_uncertain_worlds_with_noise_reach_the_optimum_of_the_sampled_expectation():
-    # the expectation over drawn worlds and noise is one quadratic function of the actions: dense algebra knows its least
+    # the mean over drawn worlds and noise is one quadratic function of the actions: dense algebra knows its least
     p, horizon, x0 = linear_problem(2), 12, starts(1)[0]
     law = torch.distributions.Normal(p.A, 0.05)
     structure = bwm.structures.Linear(p.schema(1e3), A=law, B=p.B, c=p.c)
