@@ -15,6 +15,8 @@ class LinearFeedback(NamedTuple):
 
     It is called as policies of :func:`bayeswm.rollout` are. Deviations of angles are taken on their lift.
 
+    The axes of starts may be missing: then it is the same for all states.
+
     Attributes
     ----------
     gains : Tensor, shape (*starts, H, A, S)

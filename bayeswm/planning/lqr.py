@@ -25,8 +25,8 @@ class LQR(Planner):
     expansion there, and the Riccati recursion gives the feedback, with what counteracts a drift at the goal. It is
     certainty-equivalent: worlds enter by their mean only, noise and risk do not change it. For linear systems whose
     matrices are known it is optimal, with noise too, as long as no bound is active; for uncertain matrices it is not.
-    Bounds clip. ``plan.feedback`` is the policy; the plan is what it does to the mean system. Constraints are checked,
-    not sought.
+    Bounds clip. ``plan.feedback`` is the policy, for any state where there is no context; the plan is what it does to
+    the mean system. Constraints are checked, not sought.
 
     Parameters
     ----------
@@ -69,18 +69,19 @@ class LQR(Planner):
         sizes = problem.state.shape[-1], len(problem.limits.low)
         goal = _point("goal", self.goal, sizes[0]).to(system.origin)
         rest = _point("rest", self.rest, sizes[1]).to(system.origin)
-        lead = (*problem.starts, problem.horizon)
-        states = system.lengthened(goal, rest).expand(*problem.starts, problem.horizon + 1, -1)
-        actions = rest.expand(*lead, -1)
+        lead = () if system.alike else problem.starts
+        states = system.lengthened(goal, rest).expand(*lead, problem.horizon + 1, -1)
+        actions = rest.expand(*lead, problem.horizon, -1)
         push, gains = (_constant if self.stationary else _varying)(system, states, actions)
-        wanted = (actions + push).expand(*lead, -1)
-        gains = gains.expand(*lead, *gains.shape[-2:])
-        done = system.follow(wanted, gains, states[..., :-1, :])[1].to(problem.limits.low)
+        wanted = (actions + push).expand(*lead, problem.horizon, -1)
+        gains = gains.expand(*wanted.shape, gains.shape[-1])
+        started = wanted.expand(*problem.starts, *wanted.shape[-2:])
+        done = system.follow(started, gains, states[..., :-1, :])[1].to(problem.limits.low)
         done = problem.limits.apply(done, problem.previous)
         score = problem.score(done[None])
         kind = problem.limits.low
         feedback = LinearFeedback(
-            gains[..., : sizes[0]].to(kind), goal.expand(*lead, -1).to(kind), wanted.to(kind), problem.limits
+            gains[..., : sizes[0]].to(kind), states[..., :-1, : sizes[0]].to(kind), wanted.to(kind), problem.limits
         )
         key = score.key[0]
         return Found(done, key, score.diverged[0], key[None], 1, {"mean": done}, feedback)

@@ -38,7 +38,9 @@ class MeanSystem:
 
     def __init__(self, problem: Problem) -> None:
         self.worlds, self.limits, self.horizon = problem.worlds, problem.limits, problem.horizon
-        self.context = problem.context[0].double()
+        # without context all starts are alike
+        self.alike = not problem.context.shape[-1]
+        self.context = problem.context[(0,) * (problem.context.ndim - 2) if self.alike else 0].double()
         self.size, actions = problem.state.shape[-1], len(problem.limits.low)
         self.remembers = problem.objective.change > 0 or problem.limits.change is not None
         self.objective = problem.objective
@@ -83,7 +85,8 @@ class MeanSystem:
             u = actions[..., t, :] + (gains[..., t, :, :] @ (x - states[..., t, :])[..., None]).squeeze(-1)
             low, high = self.bounds(x, t)
             u = torch.minimum(torch.maximum(u, low), high)
-            after = mean_step(self.worlds, x[..., : self.size], u, context=self.context[..., t, :], step=t)
+            context = None if self.alike else self.context[..., t, :]
+            after = mean_step(self.worlds, x[..., : self.size], u, context=context, step=t)
             x = self.lengthened(after.double(), u)
             path.append(x)
             done.append(u)
@@ -99,7 +102,7 @@ class MeanSystem:
     def linearised(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return each next state (*batch, H, Z) of states (*batch, H, Z), and its derivatives by state and action."""
         step = torch.arange(actions.shape[-2], device=states.device)
-        context = self.context[..., : len(step), :]
+        context = None if self.alike else self.context[..., : len(step), :]
         center, radius = self.limits.center.to(actions), self.limits.radius.to(actions)
         # a system that clips its actions has no derivative at the bound itself
         inside = center + (actions - center).clamp(-(1 - _INSIDE) * radius, (1 - _INSIDE) * radius)

@@ -34,7 +34,7 @@ class LinearProblem:
         return bwm.KnownDynamics(structure=structure, noise=noise)
 
     def condensed(self, x0: Tensor, horizon: int, *, push: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Return H, g and r of the cost ``u'H u + 2 g'u + r`` of stacked actions; ``push`` (H, S) is added to states."""
+        """Return H, g and r of the cost ``u'H u + 2 g'u + r`` of stacked actions; ``push`` (H, S) moves states."""
         S, A = self.B.shape
         free, forced = x0.clone(), torch.zeros(S, horizon * A, dtype=torch.float64)
         H = torch.block_diag(*[torch.diag(self.R)] * horizon)

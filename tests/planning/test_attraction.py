@@ -150,7 +150,7 @@ def test_where_nothing_contradicts_all_is_inside():
 
 
 def test_the_statement_on_what_is_violated_holds_as_often_as_it_says():
-    # violating points are those with x^2 > 1/2; below the level there are (sqrt(value) - sqrt(1/2)) / sqrt(value) of them
+    # violating are x^2 > 1/2; below the level that is a share of (sqrt(value) - sqrt(1/2)) / sqrt(value)
     few, misses = 20, 0
     worlds, g = cubic().draw(1), seeded(3)
     for _ in range(400):

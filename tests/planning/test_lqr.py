@@ -123,6 +123,13 @@ def test_upright_pendulum_is_held():
     torch.testing.assert_close(r.mean[:, :60], plan.predictive.mean)
 
 
+def test_without_context_the_feedback_is_for_any_batch_of_states():
+    p = linear_problem(0)
+    plan = LQR(p.objective, horizon=5).plan(p.model(), starts(3))
+    assert plan.feedback.gains.shape == (5, 2, 4)
+    assert plan.feedback(starts(7), 2).shape == (7, 2)
+
+
 def test_a_context_is_seen():
     schema = bwm.Schema(
         state=[bwm.Variable("x")],
