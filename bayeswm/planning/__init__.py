@@ -1,16 +1,18 @@
 """Planners: which action is best, over a distribution of what may happen."""
 
-from bayeswm.planning.attraction import Attraction, LevelSet, region_of_attraction, sampled_level_set
+from bayeswm.planning.attraction import Attraction, region_of_attraction
 from bayeswm.planning.cem import CEM
+from bayeswm.planning.closed_loop import Certified, certify, closed_loop_jacobian
 from bayeswm.planning.confidence import clopper_pearson
 from bayeswm.planning.constraints import Constraint
 from bayeswm.planning.costs import quadratic, saturating, tip_distance
 from bayeswm.planning.gradient import Gradient
 from bayeswm.planning.ilqr import ILQR
+from bayeswm.planning.level_set import LevelSet, sampled_level_set
 from bayeswm.planning.limits import Limits
 from bayeswm.planning.linear_feedback import LinearFeedback
 from bayeswm.planning.lqr import LQR
-from bayeswm.planning.lyapunov import Certificate, Certified, certify, closed_loop_jacobian, lyapunov
+from bayeswm.planning.lyapunov import Certificate, lyapunov
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.plan import Plan
 from bayeswm.planning.planner import Planner
