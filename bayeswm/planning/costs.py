@@ -103,8 +103,7 @@ def tip_distance(
     schema : Schema
         Where the variables are.
     angles : sequence of str
-        Angle of each link against the vertical, from the pivot outwards; positive where the tip is on the positive
-        side.
+        Angle of each link against the vertical, from the pivot outwards; above 0 where the tip is on the positive side.
     lengths : sequence of float
         Length of each link, in m.
     target : sequence of float
