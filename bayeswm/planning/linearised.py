@@ -43,6 +43,8 @@ def mean_step(
     """
     state = state.to(worlds.device, worlds.dtype)
     action = action.to(worlds.device, worlds.dtype)
+    if context is not None:
+        context = context.to(worlds.device, worlds.dtype).expand(*state.shape[:-1], -1)
     by_world = worlds.transition(worlds.start(state, context), action, context, step=step).mean[:, 0]
     if len(by_world) == 1:
         return by_world[0]

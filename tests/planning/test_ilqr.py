@@ -108,6 +108,26 @@ def test_uncertain_worlds_enter_by_their_mean():
     torch.testing.assert_close(plan.actions, certain.optimum(x0, 10)[0], rtol=1e-5, atol=1e-6)
 
 
+def test_each_start_has_its_context():
+    schema = bwm.Schema(
+        state=[bwm.Variable("x")],
+        action=[bwm.Variable("u", bounds=(-100.0, 100.0))],
+        context=[bwm.Variable("wind")],
+        time_step=0.1,
+    )
+    drift = bwm.structures.FromFunction(lambda x, u, c: x + u + c, schema=schema)
+    objective = quadratic(torch.tensor([1.0]), torch.tensor([1e-9]))
+    plan = ILQR(objective, horizon=4, restarts=3).plan(
+        bwm.KnownDynamics(structure=drift),
+        torch.zeros(2, 1),
+        context=torch.tensor([[0.5], [-2.0]]),
+        generator=torch.Generator().manual_seed(0),
+    )
+    torch.testing.assert_close(
+        plan.actions[:, :3, 0], torch.tensor([[-0.5] * 3, [2.0] * 3]).double(), rtol=1e-6, atol=1e-8
+    )
+
+
 def test_a_start_that_diverges_falls_back_and_the_others_go_on():
     objective = Objective(stage=lambda x, u, c, t: (x[..., 0] - 0.1) ** 2 + 0.01 * u[..., 0] ** 2)
     plan = ILQR(objective, horizon=12).plan(exploding(), torch.tensor([[5.0], [0.0]]))
