@@ -35,7 +35,7 @@ class Gradient(Planner):
     restarts : int
         Sequences that are improved side by side.
     iterations : int
-        Derivatives that are taken of each, at most.
+        Derivatives that are taken of each, at most. Where each plan begins with the last one, 5 to 10 do.
     memory : int
         Pairs of changes that the quasi-Newton method remembers.
 
