@@ -22,7 +22,7 @@ def first_guesses(
     problem : Problem
         What is planned.
     memory : mapping of str to Tensor
-        What remains of the last plan, or nothing.
+        What remains of the last plan, ``mean`` (*starts, H, A) and perhaps ``others`` (k, *starts, H, A), or nothing.
     count : int
         How many.
     generator : torch.Generator, optional
@@ -35,13 +35,16 @@ def first_guesses(
     """
     limits, starts = problem.limits, problem.starts
     shape = (*starts, problem.horizon, len(limits.low))
-    known = memory["mean"] if memory else torch.zeros_like(limits.low).expand(shape)
-    known = limits.apply(known, problem.previous)[None]
-    if count == 1:
+    known = (memory["mean"] if memory else torch.zeros_like(limits.low).expand(shape))[None]
+    if "others" in memory:
+        known = torch.cat((known, memory["others"]))[:count]
+    known = limits.apply(known, problem.previous)
+    count = count - len(known)
+    if not count:
         return known
     if generator is None:
         raise SpecError("expected generator=torch.Generator to draw restarts, got none")
-    alike = (count - 1, *(1,) * len(starts))
+    alike = (count, *(1,) * len(starts))
     kind = {"dtype": known.dtype, "device": known.device}
     drawn = standard_normal((*alike, *shape[-2:]), generator, **kind)
     # a first-order process of unit variance: its memory differs from draw to draw
@@ -50,5 +53,5 @@ def first_guesses(
     for t in range(1, shape[-2]):
         values.append(keep * values[-1] + (1 - keep.square()).sqrt() * drawn[..., t, :])
     wild = limits.center + limits.radius * torch.stack(values, -2)
-    wild = limits.apply(wild.expand(count - 1, *shape), problem.previous)
+    wild = limits.apply(wild.expand(count, *shape), problem.previous)
     return torch.cat((known, wild))

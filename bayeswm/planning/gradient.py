@@ -97,10 +97,12 @@ class Gradient(Planner):
                 force = torch.where(force.isfinite(), force, weight)
             elif bool(search.finished.all()):
                 break
-        winner = best_key.argmin(0)
-        picked = best.gather(0, winner[None, ..., None, None].expand(1, *shape[1:]))[0]
-        key = best_key.gather(0, winner[None])[0]
-        return Found(picked, key, diverged / len(history), torch.stack(history), evaluations, {"mean": picked})
+        # half of them go on at the next step, so that what needs more iterations than one plan has gets them
+        order = best_key.argsort(0)[: 1 + (self.restarts - 1) // 2]
+        ranked = best.gather(0, order[..., None, None].expand(*order.shape, *shape[-2:]))
+        key = best_key.gather(0, order[:1])[0]
+        kept = {"mean": ranked[0], "others": ranked[1:]}
+        return Found(ranked[0], key, diverged / len(history), torch.stack(history), evaluations, kept)
 
 
 def _slope(problem: Problem, actions: Tensor, force: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor, Tensor]]:

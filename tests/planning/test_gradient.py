@@ -205,6 +205,16 @@ def test_a_plan_goes_on_where_the_last_one_ended():
     assert float(warm.history[0]) < float(cold.history[0])
 
 
+def test_half_of_the_restarts_go_on():
+    p = linear_problem(0)
+    plan = Gradient(p.objective, horizon=6, restarts=5, iterations=3).plan(p.model(), starts(2), generator=seeded())
+    assert plan.memory["others"].shape == (2, 2, 6, 2)
+    later = plan.shifted(1)
+    torch.testing.assert_close(later["others"][..., 0, :], plan.memory["others"][..., 1, :])
+    costs = plan.problem.score(torch.cat((plan.memory["mean"][None], plan.memory["others"]))).cost
+    assert bool((costs.diff(dim=0) >= 0).all())
+
+
 def test_parameters_get_no_gradient_and_grad_mode_stays():
     p = linear_problem(0)
     worlds = p.model().draw(1)
