@@ -5,17 +5,26 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from bayeswm.planning.attraction import Attraction, region_of_attraction
 from bayeswm.planning.budget import Budgeted, epistemic_budget
 from bayeswm.planning.cem import CEM
+from bayeswm.planning.closed_loop import Certified, certify, closed_loop_jacobian
+from bayeswm.planning.confidence import clopper_pearson
 from bayeswm.planning.constraints import Constraint
 from bayeswm.planning.control import closed_loop, control
 from bayeswm.planning.costs import quadratic, saturating, tip_distance
 from bayeswm.planning.frozen import frozen
+from bayeswm.planning.gradient import Gradient
 from bayeswm.planning.icem import ICEM
+from bayeswm.planning.ilqr import ILQR
 from bayeswm.planning.learn import Learned, learn
+from bayeswm.planning.level_set import LevelSet, sampled_level_set
 from bayeswm.planning.limits import Limits
+from bayeswm.planning.linear_feedback import LinearFeedback
 from bayeswm.planning.live import Live
 from bayeswm.planning.loop import Controlled
+from bayeswm.planning.lqr import LQR
+from bayeswm.planning.lyapunov import Certificate, lyapunov
 from bayeswm.planning.mppi import MPPI
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.plan import Plan
@@ -26,6 +35,7 @@ from bayeswm.planning.problem import Problem, Score
 from bayeswm.planning.random_shooting import RandomShooting
 from bayeswm.planning.replay import Replay, replay
 from bayeswm.planning.returns import PolicyReturn, policy_return
+from bayeswm.planning.riccati import dare, riccati
 from bayeswm.planning.risk import (
     Aleatoric,
     CVaR,
@@ -48,16 +58,24 @@ _LAZY = {"WorldModelEnv": "bayeswm.planning.env", "WorldModelVectorEnv": "bayesw
 __all__ = [
     "CEM",
     "ICEM",
+    "ILQR",
+    "LQR",
     "MPPI",
     "Aleatoric",
+    "Attraction",
     "Budgeted",
     "CVaR",
+    "Certificate",
+    "Certified",
     "Constraint",
     "Controlled",
     "Entropic",
     "Epistemic",
+    "Gradient",
     "Learned",
+    "LevelSet",
     "Limits",
+    "LinearFeedback",
     "Live",
     "Mean",
     "MeanDeviation",
@@ -77,14 +95,22 @@ __all__ = [
     "WorldModelEnv",
     "WorldModelVectorEnv",
     "WorstWorld",
+    "certify",
+    "clopper_pearson",
     "closed_loop",
+    "closed_loop_jacobian",
     "control",
+    "dare",
     "epistemic_budget",
     "frozen",
     "learn",
+    "lyapunov",
     "policy_return",
     "quadratic",
+    "region_of_attraction",
     "replay",
+    "riccati",
+    "sampled_level_set",
     "saturating",
     "tip_distance",
 ]

@@ -12,6 +12,8 @@ from bayeswm.base.errors import SpecError
 from bayeswm.base.schema import Schema
 from bayeswm.planning.objective import Objective
 
+_TINY = 1e-24  # m^2
+
 
 def quadratic(
     state: Tensor,
@@ -140,7 +142,8 @@ def tip_distance(
         for column, length in zip(columns, lengths, strict=True):
             angle = state[..., column]
             across, up = across + length * torch.sin(angle), up + sense * length * torch.cos(angle)
-        return torch.hypot(torch.as_tensor(across), torch.as_tensor(up))
+        # the small number leaves the derivatives finite at the target
+        return (torch.as_tensor(across).square() + torch.as_tensor(up).square() + _TINY).sqrt()
 
     return distance
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bayeswm.base.errors import SpecError
 from bayeswm.base.predictive import Predictive
+from bayeswm.planning.linear_feedback import LinearFeedback
 from bayeswm.planning.problem import Problem
 
 
@@ -34,6 +35,8 @@ class Plan:
         Lowest key (see :class:`Score`) in each iteration.
     memory : mapping of str to Tensor
         What the next search begins with; the second-to-last axis is the horizon.
+    feedback : LinearFeedback, optional
+        A policy around the plan, from planners that find one (LQR, iLQR).
     """
 
     actions: Tensor
@@ -44,6 +47,7 @@ class Plan:
     evaluations: int
     history: Tensor = field(repr=False)
     memory: Mapping[str, Tensor] = field(default_factory=dict, repr=False)
+    feedback: LinearFeedback | None = field(default=None, repr=False)
 
     @property
     def action(self) -> Tensor:

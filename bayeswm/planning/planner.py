@@ -15,6 +15,7 @@ from bayeswm.base.model import DynamicsModel
 from bayeswm.base.worlds import Belief, Worlds
 from bayeswm.planning.constraints import Constraint
 from bayeswm.planning.limits import Limits
+from bayeswm.planning.linear_feedback import LinearFeedback
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.plan import Plan
 from bayeswm.planning.problem import Problem
@@ -25,7 +26,8 @@ class Found(NamedTuple):
     """What a search ended with.
 
     ``actions`` (*starts, H, A), ``key`` (*starts) as of :class:`Score` (NaN or infinite where nothing can be used),
-    ``diverged`` (*starts), ``history`` (iterations, *starts), ``evaluations`` for each start, and ``memory``.
+    ``diverged`` (*starts), ``history`` (iterations, *starts), ``evaluations`` for each start, ``memory``,
+    and the feedback around the actions where the search finds one.
     """
 
     actions: Tensor
@@ -34,6 +36,7 @@ class Found(NamedTuple):
     history: Tensor
     evaluations: int
     memory: Mapping[str, Tensor]
+    feedback: LinearFeedback | None = None
 
 
 @dataclass(frozen=True)
@@ -119,35 +122,36 @@ class Planner(ABC):
         SpecError, DataError
             For arguments that do not fit together, NaN, or a schema whose actions have no bounds.
         """
-        drawn = model if isinstance(model, Worlds) else model.draw(self.worlds, generator=generator)
-        if not drawn.schema.action.size:
-            raise SpecError("expected a system with actions, got one without: there is nothing to plan")
-        like = torch.empty(drawn.schema.action.size, dtype=drawn.dtype, device=drawn.device)
-        if self.bounds is None:
-            limits = Limits.of(drawn.schema, change=self.change, like=like)
-        else:
-            limits = Limits.between(*self.bounds, change=self.change, like=like)
-        before = None
-        if previous is not None and done > 0:
-            before = previous.actions[..., min(done, previous.actions.shape[-2]) - 1, :]
-        with torch.no_grad():
+        # planners that differentiate need tensors that inference mode does not make
+        with torch.inference_mode(False), torch.no_grad():
+            drawn = model if isinstance(model, Worlds) else model.draw(self.worlds, generator=generator)
+            if not drawn.schema.action.size:
+                raise SpecError("expected a system with actions, got one without: there is nothing to plan")
+            like = torch.empty(drawn.schema.action.size, dtype=drawn.dtype, device=drawn.device)
+            if self.bounds is None:
+                limits = Limits.of(drawn.schema, change=self.change, like=like)
+            else:
+                limits = Limits.between(*self.bounds, change=self.change, like=like)
+            before = None
+            if previous is not None and done > 0:
+                before = previous.actions[..., min(done, previous.actions.shape[-2]) - 1, :]
             problem = Problem(
                 self.objective,
                 drawn,
-                state,
+                _ordinary(state),
                 horizon=self.horizon,
                 particles=self.particles,
                 risk=self.risk,
                 limits=limits,
                 constraints=self.constraints,
-                context=context,
+                context=_ordinary(context),
                 previous=before,
                 generator=generator,
                 fresh_worlds=self.fresh_worlds,
             )
             memory = {} if previous is None else self._remembered(problem, previous, done)
             found = self._search(problem, memory, generator=generator)
-        return self._planned(problem, found)
+            return self._planned(problem, found)
 
     @abstractmethod
     def _search(self, problem: Problem, memory: Mapping[str, Tensor], *, generator: torch.Generator | None) -> Found:
@@ -178,6 +182,9 @@ class Planner(ABC):
         if bool(fallback.any()):
             actions = torch.where(fallback[..., None, None], self._held(problem), actions)
         actions = problem.limits.apply(actions, problem.previous)
+        feedback = found.feedback
+        if feedback is not None and bool(fallback.any()):
+            feedback = feedback.where(~fallback, actions)
         return Plan(
             actions=actions,
             problem=problem,
@@ -187,6 +194,7 @@ class Planner(ABC):
             evaluations=found.evaluations,
             history=found.history,
             memory=found.memory,
+            feedback=feedback,
         )
 
     def _held(self, problem: Problem) -> Tensor:
@@ -202,3 +210,8 @@ class Planner(ABC):
         if not bool(action.isfinite().all()):
             raise SpecError("expected a finite fallback action, got NaN or infinity")
         return action[..., None, :].expand(*starts, self.horizon, len(limits.low))
+
+
+def _ordinary[T](value: T) -> T:
+    """Return tensors that inference mode made as others, so that they can be part of a derivative."""
+    return value.clone() if isinstance(value, Tensor) and value.is_inference() else value  # pyright: ignore[reportReturnType]

@@ -74,7 +74,7 @@ class MeanDeviation(Risk):
     @override
     def __call__(self, costs: Tensor, log_weight: Tensor) -> Tensor:
         mean, variance = _moments(costs, log_weight)
-        return _shifted(mean, self.weight * variance.sqrt())
+        return _shifted(mean, self.weight * _root(variance))
 
 
 @dataclass(frozen=True)
@@ -282,6 +282,12 @@ def _moments(costs: Tensor, log_weight: Tensor) -> tuple[Tensor, Tensor]:
     mean = _over_worlds(costs.mean(1), log_weight)
     away = torch.where(mean.isfinite(), costs - torch.where(mean.isfinite(), mean, 0.0), 0.0)
     return mean, _over_worlds(away.square().mean(1), log_weight)
+
+
+def _root(values: Tensor) -> Tensor:
+    """Return square roots whose derivative at 0 is 0, not infinite."""
+    some = values > 0
+    return torch.where(some, torch.where(some, values, 1.0).sqrt(), 0.0)
 
 
 def _shifted(mean: Tensor, shift: Tensor) -> Tensor:
