@@ -88,7 +88,9 @@ def family(
     """How a model is made, and which worlds the planner sees."""
     if name == "ensemble":
         return (
-            lambda: bwm.DeepEnsemble(structure=MLP(hidden=(64, 64)), members=5),
+            lambda: bwm.DeepEnsemble(
+                structure=MLP(hidden=(64, 64)), members=5, validation=0.0, epochs=1000, batch_size=32
+            ),
             lambda model, _: model.draw(5),
         )
     single = name == "GP mean"
