@@ -216,7 +216,7 @@ def draw(rows: list[dict], path: Path) -> None:
         for marker, (who, at) in zip("sD", task.published.items(), strict=True):
             axis.plot(list(at), list(at.values()), marker, color="0.3", label=f"{who}, published")
         axis.axhline(task.ceiling, color="0.7", lw=0.8)
-        axis.set(title=name, xlabel="seconds of experience")
+        axis.set(title=name, xlabel="seconds of experience", xticks=range(4, 4 * task.episodes + 5, 4))
         axis.legend(frameon=False, fontsize=7)
     axes[0, 0].set_ylabel("best return so far")
     fig.tight_layout()
