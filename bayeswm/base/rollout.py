@@ -127,7 +127,7 @@ def rollout(
     store = _LawStore(steps)
     bad = torch.zeros(size, dtype=torch.bool, device=drawn.device)
     diverged: list[Tensor] = []
-    limit = 0.1 * float(torch.finfo(drawn.dtype).max) ** 0.5
+    limit = divergence_limit(drawn.dtype)
     for t in range(steps):
         if isinstance(plan, Tensor):
             action = plan[..., t, :]
@@ -393,6 +393,17 @@ def step_context(worlds: Worlds, context: Tensor | None, batch: tuple[int, ...],
         raise DataError(
             f"expected context of shape {(*batch, size)}, or {(*batch, steps, size)} for one a step, got {given}"
         ) from None
+
+
+def divergence_limit(dtype: torch.dtype) -> float:
+    """Return the magnitude from which on a state has diverged: the square of what is below it is still finite.
+
+    Examples
+    --------
+    >>> divergence_limit(torch.float32)
+    1.8446742974197923e+18
+    """
+    return 0.1 * float(torch.finfo(dtype).max) ** 0.5
 
 
 def check_memory(size: tuple[int, ...], steps: int, worlds: Worlds) -> None:

@@ -167,8 +167,11 @@ def test_impossible_actions_and_arguments_are_refused():
     wild = CEM(COST, horizon=2, samples=8, elites=2, iterations=1, bounds=(-5.0, 5.0))
     pendulum = CEM(Objective(stage=pendulum_cost), horizon=2, samples=8, elites=2, iterations=1, bounds=(3.0, 5.0))
     free = bwm.Schema(state=PENDULUM.schema.state, action=[bwm.Variable("torque")], time_step=0.05)
+    still = bwm.KnownDynamics(structure=bwm.structures.FromFunction(lambda x, u: x + 0 * u, schema=free))
     with pytest.raises(bwm.DataError, match="an action in Box"):
-        control("Pendulum-v1", PENDULUM, pendulum, schema=free, state=angle_of, max_steps=2, seed=0, progress=False)
+        control("Pendulum-v1", still, pendulum, state=angle_of, max_steps=2, seed=0, progress=False)
+    with pytest.raises(bwm.SpecError, match="expected a model or worlds, got a CEM"):
+        control("Pendulum-v1", pendulum, PENDULUM, seed=0)
     with pytest.raises(bwm.DataError, match="u between -1 and 1, got -5"):
         loop(planner=wild)
     schema = bwm.Schema(
