@@ -10,14 +10,14 @@ from tqdm import tqdm
 
 from bayeswm.base.counts import check_counts
 from bayeswm.base.errors import SpecError
-from bayeswm.base.model import DynamicsModel
+from bayeswm.base.model import DynamicsModel, check_model
 from bayeswm.base.random import make_generator, spawn_seeds
 from bayeswm.base.schema import Schema
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
 from bayeswm.planning.gym_plant import GymPlant, Reader
 from bayeswm.planning.loop import Controlled, Receding, limits_of, run_episode
-from bayeswm.planning.planner import Planner, check_model
+from bayeswm.planning.planner import Planner
 from bayeswm.planning.plant import Plant, Simulated
 from bayeswm.planning.starts import Start
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from bayeswm.base.counts import check_counts
 from bayeswm.base.errors import SpecError
-from bayeswm.base.model import DynamicsModel
+from bayeswm.base.model import DynamicsModel, check_model
 from bayeswm.base.random import make_generator, spawn_seeds
 from bayeswm.base.schema import Schema
 from bayeswm.base.trajectories import Trajectories
@@ -25,7 +25,7 @@ from bayeswm.planning.checkpoint import Checkpoint
 from bayeswm.planning.control import plant_of, returns_of
 from bayeswm.planning.gym_plant import Reader
 from bayeswm.planning.loop import AtRandom, Receding, limits_of, run_episode
-from bayeswm.planning.planner import Planner, check_model
+from bayeswm.planning.planner import Planner
 from bayeswm.planning.plant import Simulated
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bayeswm.base.counts import check_counts
 from bayeswm.base.errors import DataError, SpecError
-from bayeswm.base.model import DynamicsModel
+from bayeswm.base.model import DynamicsModel, check_model
 from bayeswm.base.predictive import checked_generator
 from bayeswm.base.worlds import Belief, Worlds
 from bayeswm.planning.constraints import Constraint
@@ -228,18 +228,6 @@ class Planner(ABC):
         else:
             action = _action(self.fallback, limits.low)
         return action[..., None, :].expand(*starts, self.horizon, len(limits.low))
-
-
-def check_model(model: object) -> None:
-    """Refuse what is no model, such as its structure.
-
-    Examples
-    --------
-    >>> import bayeswm as bwm
-    >>> check_model(bwm.KnownDynamics(structure=bwm.structures.Pendulum()))
-    """
-    if not isinstance(model, DynamicsModel | Worlds):
-        raise SpecError(f"expected a model or worlds, got {_named(model)}")
 
 
 def _action(value: float | Tensor, like: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.laws import Law
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import standard_normal
-from bayeswm.base.rollout import check_memory, divergence_limit, rollout
+from bayeswm.base.rollout import check_law, check_memory, divergence_limit, rollout
 from bayeswm.base.shuffle import Shuffle
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.trees import tree_map
@@ -254,15 +254,8 @@ def _belief(worlds: Worlds, belief: Belief) -> tuple[Belief, tuple[int, ...]]:
         return belief, (len(belief),)
     columns = worlds.schema.state.columns
     if isinstance(belief, Law):
-        mean = belief.mean
-        if mean.ndim < 3 or mean.shape[-1] != len(columns) or mean.shape[0] not in (1, len(worlds)):
-            raise DataError(
-                f"expected a law of the state with means of shape (1 or {len(worlds)}, 1, *starts, {len(columns)}) for "
-                f"{columns}, got {tuple(mean.shape)}"
-            )
-        if not bool(mean.isfinite().all(-1).flatten(0, 1).any(0).all()):
-            raise DataError("expected a law with finite means, got NaN or infinity in every world")
-        return belief, tuple(mean.shape[2:-1])
+        check_law(worlds, belief)
+        return belief, tuple(belief.mean.shape[2:-1])
     state = torch.as_tensor(belief).to(worlds.device, worlds.dtype)
     if state.ndim < 1 or state.shape[-1] != len(columns):
         raise DataError(f"expected a state of shape (*starts, {len(columns)}) for {columns}, got {tuple(state.shape)}")

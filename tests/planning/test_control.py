@@ -77,6 +77,16 @@ def test_latency_delays_actions_and_plans_for_it():
     assert torch.equal(same.trajectories.states(), none.trajectories.states())
 
 
+@pytest.mark.parametrize("latency", [0, 2])
+def test_limits_on_change_hold_along_an_episode(latency):
+    slow = CEM(COST, horizon=3, samples=16, elites=4, iterations=2, particles=2, change=0.3)
+    done = loop(planner=slow, latency=latency).trajectories.action
+    # what is done while the first plan is on its way is 0, and the first of its actions within reach of that
+    assert float(done.diff(dim=1).abs().max()) <= 0.3 + 1e-12
+    assert bool((done[:, :latency] == 0).all())
+    assert float(done.abs().max()) > 0
+
+
 def test_an_action_is_held_for_some_steps_of_the_system():
     slow = bwm.Schema(state=[bwm.Variable("x")], action=[bwm.Variable("u", bounds=(-1, 1))], time_step=0.4)
     model = bwm.KnownDynamics(structure=bwm.structures.Linear(slow, A=1.0, B=4.0))

@@ -285,7 +285,7 @@ def test_arguments_of_the_wrong_kind() -> None:
 
 
 def test_bounds_beyond_those_of_the_schema() -> None:
-    """Fault 15: what the system cannot do is refused, not planned."""
+    """What the system cannot do is refused, not planned."""
     with pytest.raises(bwm.DataError, match="expected u between -2 and 2, got -3"):
         dataclasses.replace(PLANNERS[1], bounds=(-3.0, 1.0)).plan(spring_worlds(), START, generator=generator())
     with pytest.raises(bwm.SpecError, match=r"expected bounds=\(low, high\), got 2.0"):
@@ -293,7 +293,7 @@ def test_bounds_beyond_those_of_the_schema() -> None:
 
 
 def test_a_search_that_cannot_fit_into_memory() -> None:
-    """Fault 13: a horizon of 1e5 for many candidates is refused with what it would need; a horizon of 0 at once."""
+    """A horizon of 1e5 for many candidates is refused, with what it would need."""
     long = dataclasses.replace(PLANNERS[0], horizon=100_000, samples=10_000_000)
     with pytest.raises(bwm.SpecError, match=r"needs [\d.]+ GB"):
         long.plan(spring_worlds(noise=0.0), START, generator=generator())
