@@ -5,7 +5,8 @@ Gymnasium's reward. Printed: mean return, the mean shortfall from the optimum wi
 long a plan for all starts together takes. LQR starts in the upright basin only and is compared there.
 
 Cart-pole (Wang et al. 2019, Benchmarking model-based reinforcement learning): reward cos(angle) - 0.01 x^2 on the
-physics of Gymnasium with a continuous force, 200 steps; 20 starts.
+physics of Gymnasium with a continuous force, 200 steps, no termination; 20 starts. Published: CEM 199.9 +- 0.1, random
+shooting 200.0.
 """
 
 import argparse
@@ -79,7 +80,8 @@ def pendulum(count: int, chosen: list[str]) -> None:
     planners: dict[str, Planner] = {
         "CEM": CEM(objective, horizon=18, samples=120, elites=12, iterations=5),
         "iCEM": ICEM(objective, horizon=40, samples=200, elites=20, iterations=4),
-        "MPPI": MPPI(objective, horizon=18, samples=600),
+        "MPPI": MPPI(objective, horizon=20, samples=600),
+        "smooth MPPI": MPPI(objective, horizon=20, samples=600, smooth=True),
         "gradient": Gradient(objective, horizon=20, restarts=8, iterations=10),
         "random shooting": RandomShooting(objective, horizon=18, samples=600),
         "iLQR": ILQR(objective, horizon=40, restarts=4, iterations=5),
@@ -108,6 +110,9 @@ def cart_pole(count: int, chosen: list[str]) -> None:
     objective = Objective(stage=balance_cost)
     planners: dict[str, Planner] = {
         "CEM": CEM(objective, horizon=30, samples=200, elites=20, iterations=3),
+        "iCEM": ICEM(objective, horizon=30, samples=200, iterations=3),
+        "MPPI": MPPI(objective, horizon=30, samples=600),
+        "smooth MPPI": MPPI(objective, horizon=30, samples=600, smooth=True),
         "random shooting": RandomShooting(objective, horizon=30, samples=1000),
     }
     for name, planner in planners.items():
@@ -125,7 +130,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     pendulum(args.starts, args.planners)
-    cart_pole(20, args.planners)
+    cart_pole(min(20, args.starts), args.planners)
 
 
 if __name__ == "__main__":

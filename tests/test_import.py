@@ -29,3 +29,22 @@ print(settings() == before)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "True"
+
+
+def test_all_of_planning_but_its_environments_without_gymnasium():
+    program = """
+import sys
+sys.modules["gymnasium"] = None
+from bayeswm.planning import *
+print(CEM.__name__, "WorldModelEnv" in dir())
+try:
+    import bayeswm
+    bayeswm.planning.WorldModelEnv
+except ImportError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = done.stdout.splitlines()
+    assert said[0] == "CEM False"
+    assert "rl" in said[1]

@@ -374,3 +374,20 @@ def finite(name: str, values: Tensor | None, columns: tuple[str, ...], *, worlds
             f"variable {columns[index[-1]]!r}"
         )
     return tensor
+
+
+def check_model(model: object) -> None:
+    """Refuse what is neither a model nor worlds, such as the structure of one.
+
+    Raises
+    ------
+    SpecError
+        Saying what it is.
+
+    Examples
+    --------
+    >>> import bayeswm as bwm
+    >>> check_model(bwm.KnownDynamics(structure=bwm.structures.Pendulum()))
+    """
+    if not isinstance(model, DynamicsModel | Worlds):
+        raise SpecError(f"expected a model or worlds, got a {type(model).__name__}")

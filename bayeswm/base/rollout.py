@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint as recompute
 
 from bayeswm.base.along import Along, Policy, ask
+from bayeswm.base.counts import check_counts
 from bayeswm.base.errors import DataError, DivergenceWarning, SpecError
 from bayeswm.base.laws import Law
 from bayeswm.base.memory import available_memory
@@ -98,12 +99,14 @@ def rollout(
     >>> r.particles.shape, r.mean.shape
     (torch.Size([1, 20, 25, 2]), torch.Size([25, 2]))
     """
+    from bayeswm.base.model import check_model
+
     if of not in ("state", "measurement"):
         raise SpecError(f"expected of='state' or 'measurement', got {of!r}")
     generator = checked_generator(generator)
+    check_model(model)
+    check_counts(worlds=worlds, particles=particles)
     drawn = model if isinstance(model, Worlds) else model.draw(worlds, generator=generator)
-    if particles < 1:
-        raise SpecError(f"expected particles >= 1, got {particles}")
     state, plan, batch, steps = checked_arguments(drawn, state, actions, horizon=horizon)
     context = step_context(drawn, context, batch, steps=steps)
     size = (len(drawn), particles, *batch)
@@ -127,7 +130,7 @@ def rollout(
     store = _LawStore(steps)
     bad = torch.zeros(size, dtype=torch.bool, device=drawn.device)
     diverged: list[Tensor] = []
-    limit = 0.1 * float(torch.finfo(drawn.dtype).max) ** 0.5
+    limit = divergence_limit(drawn.dtype)
     for t in range(steps):
         if isinstance(plan, Tensor):
             action = plan[..., t, :]
@@ -314,6 +317,7 @@ def checked_arguments(
     if isinstance(state, Trajectories):
         batch: tuple[int, ...] = (len(state),)
     elif isinstance(state, Law):
+        check_law(worlds, state)
         batch = tuple(state.mean.shape[2:-1])
     else:
         state = torch.as_tensor(state).to(worlds.device, worlds.dtype)
@@ -338,7 +342,13 @@ def checked_arguments(
         if horizon is None:
             raise SpecError("expected horizon= where there are no actions, got none")
         actions = torch.empty(horizon, 0)
-    plan = torch.as_tensor(actions).to(worlds.device, worlds.dtype)
+    try:
+        plan = torch.as_tensor(actions).to(worlds.device, worlds.dtype)
+    except (RuntimeError, TypeError, ValueError):
+        raise SpecError(
+            f"expected actions, or a policy policy(state, step), got a {type(actions).__name__}; "
+            "bayeswm.planning.PlannedPolicy makes a policy of a planner"
+        ) from None
     if plan.ndim < 2 or plan.shape[-1] != schema.action.size:
         raise DataError(
             f"expected actions of shape (*batch, horizon, {schema.action.size}) for {schema.action.columns}, "
@@ -370,6 +380,24 @@ def checked_arguments(
     return state, plan.expand(*full, *plan.shape[-2:]), tuple(full), steps
 
 
+def check_law(worlds: Worlds, law: Law) -> None:
+    """Refuse a law that is none of the worlds' state, or is NaN in all of them.
+
+    Raises
+    ------
+    SpecError, DataError
+        With its shape.
+    """
+    columns, mean, count = worlds.schema.state.columns, law.mean, len(worlds)
+    if mean.ndim < 3 or mean.shape[-1] != len(columns) or mean.shape[0] not in (1, count):
+        raise SpecError(
+            f"expected a law of the state with means of shape ({1 if count == 1 else f'1 or {count}'}, 1, *batch, "
+            f"{len(columns)}) for {columns}, got {tuple(mean.shape)}"
+        )
+    if not bool(mean.isfinite().all(-1).flatten(0, 1).any(0).all()):
+        raise DataError("expected a finite belief, got NaN or infinity in every world")
+
+
 def step_context(worlds: Worlds, context: Tensor | None, batch: tuple[int, ...], *, steps: int) -> Tensor:
     """Return the context of each step, shape (*batch, H, C)."""
     size = worlds.schema.context.size
@@ -393,6 +421,17 @@ def step_context(worlds: Worlds, context: Tensor | None, batch: tuple[int, ...],
         raise DataError(
             f"expected context of shape {(*batch, size)}, or {(*batch, steps, size)} for one a step, got {given}"
         ) from None
+
+
+def divergence_limit(dtype: torch.dtype) -> float:
+    """Return the magnitude from which on a state has diverged: the square of what is below it is still finite.
+
+    Examples
+    --------
+    >>> divergence_limit(torch.float32)
+    1.8446742974197923e+18
+    """
+    return 0.1 * float(torch.finfo(dtype).max) ** 0.5
 
 
 def check_memory(size: tuple[int, ...], steps: int, worlds: Worlds) -> None:

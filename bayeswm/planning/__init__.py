@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from bayeswm.planning.attraction import Attraction, region_of_attraction
@@ -115,8 +116,17 @@ __all__ = [
     "tip_distance",
 ]
 
+# so that "from bayeswm.planning import *" does not ask for what is not there
+if importlib.util.find_spec("gymnasium") is None:
+    __all__.remove("WorldModelEnv")
+    __all__.remove("WorldModelVectorEnv")
+
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return getattr(importlib.import_module(_LAZY[name]), name)
     raise AttributeError(f"module 'bayeswm.planning' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -9,6 +9,7 @@ from typing import override
 import torch
 from torch import Tensor
 
+from bayeswm.base.counts import check_counts
 from bayeswm.base.errors import SpecError
 from bayeswm.planning.draws import normally
 from bayeswm.planning.elites import Best, Elites, settle
@@ -58,10 +59,9 @@ class CEM(Planner):
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.elites <= self.samples:
-            raise SpecError(f"expected 1 <= elites <= samples, got {self.elites} of {self.samples}")
-        if self.iterations < 1:
-            raise SpecError(f"expected iterations >= 1, got {self.iterations}")
+        check_counts(samples=self.samples, iterations=self.iterations, elites=self.elites)
+        if self.elites > self.samples:
+            raise SpecError(f"expected elites <= samples, got {self.elites} of {self.samples}")
         if not self.spread > 0 or not 0 <= self.momentum < 1:
             raise SpecError(
                 f"expected spread > 0 and momentum from 0 to below 1, got {self.spread} and {self.momentum}"
@@ -71,7 +71,7 @@ class CEM(Planner):
     def _search(self, problem: Problem, memory: Mapping[str, Tensor], *, generator: torch.Generator | None) -> Found:
         limits = problem.limits
         shape = (*problem.starts, problem.horizon, len(limits.low))
-        mean = memory["mean"] if memory else limits.center.expand(shape)
+        mean = memory["actions"] if memory else limits.center.expand(shape)
         sd = (self.spread * limits.radius).expand(shape)
         best = Best.none(mean)
         diverged, history = mean.new_zeros(problem.starts), list[Tensor]()
@@ -85,4 +85,4 @@ class CEM(Planner):
             history.append(elites.key[0])
         mean = limits.apply(mean, problem.previous)
         final, key = settle(problem, mean, best, diverged=diverged)
-        return Found(final, key, diverged, torch.stack(history), self.iterations * self.samples, {"mean": final})
+        return Found(final, key, diverged, torch.stack(history), self.iterations * self.samples, {"actions": final})

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from bayeswm.base.counts import check_counts
 from bayeswm.base.errors import SpecError
-from bayeswm.base.model import DynamicsModel
+from bayeswm.base.model import DynamicsModel, check_model
 from bayeswm.base.random import make_generator, spawn_seeds
 from bayeswm.base.schema import Schema
 from bayeswm.base.trajectories import Trajectories
@@ -95,12 +96,14 @@ def control(
     >>> done.trajectories, len(done.plans[0])
     (Trajectories(1 episodes, 5 transitions, state=(angle, velocity), action=(torque), 0.05 s, float64), 5)
     """
+    check_model(model)
     plant = plant_of(env, schema or model.schema, state=state, context=context, hold=hold)
     controller = Receding(model, planner, redraw=redraw, reweight=reweight)
     limits = limits_of(planner, plant)
-    for name, value, least in (("episodes", episodes, 1), ("max_steps", max_steps, 1), ("latency", latency, 0)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
-            raise SpecError(f"expected {name} >= {least}, got {value!r}")
+    check_counts(episodes=episodes)
+    check_counts(0, latency=latency)
+    if max_steps is not None:
+        check_counts(max_steps=max_steps)
     if max_steps is None and isinstance(plant, Simulated):
         raise SpecError("expected max_steps= for a simulated system, got none")
     model.schema.check_same(plant.schema, who="the model")

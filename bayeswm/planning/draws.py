@@ -16,7 +16,7 @@ def evenly(problem: Problem, count: int, generator: torch.Generator | None) -> T
     Raises
     ------
     SpecError
-        Without a generator.
+        Without a generator, or for more than fits into memory.
     """
     low, high = problem.limits.low, problem.limits.high
     drawn = uniform(_shape(problem, count), _needed(generator), dtype=low.dtype, device=low.device)
@@ -70,6 +70,7 @@ def colored(white: Tensor, exponent: float) -> Tensor:
 
 
 def _shape(problem: Problem, count: int) -> tuple[int, ...]:
+    problem.check_fits(count)
     return (count, *(1,) * len(problem.starts), problem.horizon, len(problem.limits.low))
 
 

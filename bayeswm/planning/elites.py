@@ -7,7 +7,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
-from bayeswm.planning.problem import Problem
+from bayeswm.planning.problem import Problem, broken_from
 
 
 class Elites(NamedTuple):
@@ -91,7 +91,7 @@ def settle(problem: Problem, mean: Tensor, best: Best, *, diverged: Tensor) -> t
     if not bool(doubtful.any()):
         return mean, best.key
     key = problem.score(mean[None]).key[0]
-    big = torch.finfo(key.dtype).max ** 0.5
+    big = broken_from(key.dtype)
     unusable = doubtful & (~key.isfinite() | ((key >= big) & (best.key < key)))
     key = torch.where(unusable | ~doubtful, best.key, key)
     return torch.where(unusable[..., None, None], best.actions, mean), key

@@ -22,7 +22,8 @@ def first_guesses(
     problem : Problem
         What is planned.
     memory : mapping of str to Tensor
-        What remains of the last plan, ``mean`` (*starts, H, A) and perhaps ``others`` (k, *starts, H, A), or nothing.
+        What remains of the last plan, ``actions`` (*starts, H, A) and perhaps ``others`` (k, *starts, H, A), or
+        nothing.
     count : int
         How many.
     generator : torch.Generator, optional
@@ -35,7 +36,7 @@ def first_guesses(
     """
     limits, starts = problem.limits, problem.starts
     shape = (*starts, problem.horizon, len(limits.low))
-    known = (memory["mean"] if memory else torch.zeros_like(limits.low).expand(shape))[None]
+    known = (memory["actions"] if memory else torch.zeros_like(limits.low).expand(shape))[None]
     if "others" in memory:
         known = torch.cat((known, memory["others"]))[:count]
     known = limits.apply(known, problem.previous)

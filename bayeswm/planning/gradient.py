@@ -9,7 +9,7 @@ from typing import override
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import SpecError
+from bayeswm.base.counts import check_counts
 from bayeswm.planning.box_lbfgs import BoxLBFGS
 from bayeswm.planning.first_guesses import first_guesses
 from bayeswm.planning.planner import Found, Planner
@@ -58,9 +58,7 @@ class Gradient(Planner):
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("restarts", "iterations", "memory"):
-            if getattr(self, name) < 1:
-                raise SpecError(f"expected {name} >= 1, got {getattr(self, name)}")
+        check_counts(restarts=self.restarts, iterations=self.iterations, memory=self.memory)
 
     @override
     def _search(self, problem: Problem, memory: Mapping[str, Tensor], *, generator: torch.Generator | None) -> Found:
@@ -101,7 +99,7 @@ class Gradient(Planner):
         order = best_key.argsort(0)[: 1 + (self.restarts - 1) // 2]
         ranked = best.gather(0, order[..., None, None].expand(*order.shape, *shape[-2:]))
         key = best_key.gather(0, order[:1])[0]
-        kept = {"mean": ranked[0], "others": ranked[1:]}
+        kept = {"actions": ranked[0], "others": ranked[1:]}
         return Found(ranked[0], key, diverged / len(history), torch.stack(history), evaluations, kept)
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bayeswm.base.counts import check_counts
 from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.random import spawn_seeds
 from bayeswm.base.schema import Schema
@@ -62,8 +63,7 @@ class GymPlant(Plant):
         hold: int = 1,
     ) -> None:
         gymnasium = need("gymnasium", "rl")
-        if hold < 1:
-            raise SpecError(f"expected hold >= 1, got {hold}")
+        check_counts(hold=hold)
         if bool(schema.context) != (context is not None):
             need_it = "the schema has a context" if schema.context else "the schema has none"
             raise SpecError(f"expected context= where, and only where, the schema has a context; {need_it}")

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import SpecError
+from bayeswm.planning.cem import CEM
 from bayeswm.planning.draws import normally
 from bayeswm.planning.elites import Best, Elites, settle
-from bayeswm.planning.planner import Found, Planner
+from bayeswm.planning.planner import Found
 from bayeswm.planning.problem import Problem
 
 
 @dataclass(frozen=True)
-class ICEM(Planner):
+class ICEM(CEM):
     """The improved cross-entropy method (iCEM, Pinneri et al. 2020).
 
     Beyond :class:`CEM`: the noise is correlated along the horizon; some of the elites compete again in the next
@@ -58,11 +59,7 @@ class ICEM(Planner):
     """
 
     _: KW_ONLY
-    samples: int = 200
     iterations: int = 4
-    elites: int = 20
-    spread: float = 1.0
-    momentum: float = 0.1
     exponent: float = 2.0
     kept: float = 0.3
     decay: float = 1.25
@@ -70,14 +67,6 @@ class ICEM(Planner):
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.elites <= self.samples:
-            raise SpecError(f"expected 1 <= elites <= samples, got {self.elites} of {self.samples}")
-        if self.iterations < 1:
-            raise SpecError(f"expected iterations >= 1, got {self.iterations}")
-        if not self.spread > 0 or not 0 <= self.momentum < 1:
-            raise SpecError(
-                f"expected spread > 0 and momentum from 0 to below 1, got {self.spread} and {self.momentum}"
-            )
         if not self.exponent >= 0 or not 0 <= self.kept <= 1 or not self.decay >= 1:
             raise SpecError(
                 f"expected exponent >= 0, kept from 0 to 1 and decay >= 1, got {self.exponent}, {self.kept} and "
@@ -93,10 +82,10 @@ class ICEM(Planner):
     def _search(self, problem: Problem, memory: Mapping[str, Tensor], *, generator: torch.Generator | None) -> Found:
         limits = problem.limits
         shape = (*problem.starts, problem.horizon, len(limits.low))
-        mean = memory["mean"] if memory else limits.center.expand(shape)
+        mean = memory["actions"] if memory else limits.center.expand(shape)
         sd = (self.spread * limits.radius).expand(shape)
         kept = math.ceil(self.kept * self.elites)
-        again = memory["elites"] if memory else mean.new_empty(0, *shape)
+        again = memory["elites"] if "elites" in memory else mean.new_empty(0, *shape)
         old: Elites | None = None
         best = Best.none(mean)
         diverged, evaluations, history = mean.new_zeros(problem.starts), 0, list[Tensor]()
@@ -120,5 +109,5 @@ class ICEM(Planner):
             old = Elites(elites.actions[:kept], elites.key[:kept])
         mean = limits.apply(mean, problem.previous)
         final, key = settle(problem, mean, best, diverged=diverged)
-        after = {"mean": final, "elites": final[None][:0] if old is None else old.actions}
+        after = {"actions": final, "elites": final[None][:0] if old is None else old.actions}
         return Found(final, key, diverged, torch.stack(history), evaluations, after)

@@ -9,6 +9,7 @@ from typing import override
 import torch
 from torch import Tensor
 
+from bayeswm.base.counts import check_counts
 from bayeswm.base.errors import SpecError
 from bayeswm.planning.box_qp import among, box_qp
 from bayeswm.planning.first_guesses import first_guesses
@@ -61,11 +62,9 @@ class ILQR(Planner):
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.iterations < 1 or self.restarts < 1 or not self.tolerance >= 0:
-            raise SpecError(
-                "expected iterations >= 1, restarts >= 1 and tolerance >= 0, got "
-                f"{self.iterations}, {self.restarts} and {self.tolerance}"
-            )
+        check_counts(iterations=self.iterations, restarts=self.restarts)
+        if not self.tolerance >= 0:
+            raise SpecError(f"expected tolerance >= 0, got {self.tolerance}")
 
     @override
     def _search(self, problem: Problem, memory: Mapping[str, Tensor], *, generator: torch.Generator | None) -> Found:
@@ -113,7 +112,7 @@ class ILQR(Planner):
             score.diverged.mean(0).expand(lead[1:]),
             torch.stack(history).to(kind),
             tries * self.restarts,
-            {"mean": chosen},
+            {"actions": chosen},
             feedback,
         )
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from bayeswm.base.counts import check_counts
 from bayeswm.base.errors import SpecError
 from bayeswm.base.laws import Gaussian
 from bayeswm.base.model import DynamicsModel
@@ -61,9 +62,7 @@ class Inhabited:
         worlds: int,
         context: Tensor | None,
     ) -> None:
-        for name, value in (("horizon", horizon), ("worlds", worlds), ("num_envs", rows)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise SpecError(f"expected {name} >= 1, got {value!r}")
+        check_counts(horizon=horizon, worlds=worlds, num_envs=rows)
         self.model, self.objective, self.start = model, objective, start
         self.horizon, self.rows, self.pool_size = horizon, rows, worlds
         self.schema = model.schema

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 from tqdm import tqdm
 
+from bayeswm.base.counts import check_counts
 from bayeswm.base.errors import SpecError
-from bayeswm.base.model import DynamicsModel
+from bayeswm.base.model import DynamicsModel, check_model
 from bayeswm.base.random import make_generator, spawn_seeds
 from bayeswm.base.schema import Schema
 from bayeswm.base.trajectories import Trajectories
@@ -123,13 +124,13 @@ def learn(
     """
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise SpecError(f"expected an integer seed, from which a run can be repeated, got {type(seed).__name__}")
-    for name, value in (("episodes", episodes), ("random_episodes", random_episodes), ("max_steps", max_steps)):
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise SpecError(f"expected {name} >= 1, got {value!r}")
-    if not isinstance(latency, int) or latency < 0:
-        raise SpecError(f"expected latency >= 0, got {latency!r}")
+    check_counts(episodes=episodes, random_episodes=random_episodes)
+    check_counts(0, latency=latency)
+    if max_steps is not None:
+        check_counts(max_steps=max_steps)
     if max_steps is None and isinstance(env, Simulated):
         raise SpecError("expected max_steps= for a simulated system, got none")
+    check_model(model)
     known = env.schema if isinstance(env, Simulated) else (schema or model.schema)
     plant = plant_of(env, known, state=state, context=context, hold=hold)
     limits = limits_of(planner, plant)

@@ -46,6 +46,35 @@ class Limits(NamedTuple):
         return cls.between([b[0] for b in bounds], [b[1] for b in bounds], change=change, like=like)
 
     @classmethod
+    def chosen(
+        cls,
+        schema: Schema,
+        bounds: tuple[Ends, Ends] | None,
+        *,
+        change: float | Tensor | None = None,
+        like: Tensor,
+    ) -> Self:
+        """Return bounds that were asked for, or those of a schema's actions where none were.
+
+        Raises
+        ------
+        DataError
+            If they go beyond those of the schema.
+        SpecError
+            As of :meth:`of` and :meth:`between`.
+        """
+        if bounds is None:
+            return cls.of(schema, change=change, like=like)
+        if not isinstance(bounds, tuple | list) or len(bounds) != 2:
+            raise SpecError(f"expected bounds=(low, high), got {bounds!r}")
+        limits = cls.between(*bounds, change=change, like=like)
+        free = (-float("inf"), float("inf"))
+        ends = [v.bounds or free for v in schema.action for _ in v.columns]
+        possible = cls(*(torch.tensor(side, dtype=like.dtype, device=like.device) for side in zip(*ends, strict=True)))
+        possible.check(torch.stack((limits.low, limits.high)), names=schema.action.columns)
+        return limits
+
+    @classmethod
     def between(
         cls,
         low: Ends,

@@ -116,6 +116,7 @@ class Receding(Controller):
             generator=self._generator,
             context=self._context,
             previous=self.plans[-1] if self.plans else None,
+            before=pending[-1] if pending else None,
         )
         self.plans.append(plan)
         return plan.action
@@ -139,15 +140,8 @@ def limits_of(planner: Planner, plant: Plant) -> Limits:
     DataError
         If the planner's bounds go beyond those of the schema.
     """
-    actions = plant.schema.action
-    like = torch.empty(actions.size, dtype=torch.float64)
-    if planner.bounds is None:
-        return Limits.of(plant.schema, like=like)
-    limits = Limits.between(*planner.bounds, like=like)
-    if all(v.bounds is not None for v in actions):
-        possible = Limits.of(plant.schema, like=like)
-        possible.check(torch.stack((limits.low, limits.high)), names=actions.columns)
-    return limits
+    like = torch.empty(plant.schema.action.size, dtype=torch.float64)
+    return Limits.chosen(plant.schema, planner.bounds, like=like)
 
 
 def run_episode(

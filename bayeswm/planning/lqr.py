@@ -84,7 +84,7 @@ class LQR(Planner):
             gains[..., : sizes[0]].to(kind), states[..., :-1, : sizes[0]].to(kind), wanted.to(kind), problem.limits
         )
         key = score.key[0]
-        return Found(done, key, score.diverged[0], key[None], 1, {"mean": done}, feedback)
+        return Found(done, key, score.diverged[0], key[None], 1, {"actions": done}, feedback)
 
 
 def _varying(system: MeanSystem, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from bayeswm.base.rollout import divergence_limit
 from bayeswm.planning.linearised import linearise, mean_step, quadratise
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.problem import Problem
@@ -95,7 +96,7 @@ class MeanSystem:
     def cost(self, states: Tensor, actions: Tensor) -> Tensor:
         """Return the cost of trajectories (*batch); infinite where they diverged."""
         cost = self.objective.cost(states, actions, self.context)
-        limit = 0.1 * float(torch.finfo(states.dtype).max) ** 0.5
+        limit = divergence_limit(states.dtype)
         sound = (states.abs() < limit).all(-1).all(-1) & (cost < limit)
         return torch.where(sound, cost, float("inf"))
 

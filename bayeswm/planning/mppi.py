@@ -9,6 +9,7 @@ from typing import override
 import torch
 from torch import Tensor
 
+from bayeswm.base.counts import check_counts
 from bayeswm.base.errors import SpecError
 from bayeswm.planning.draws import normally
 from bayeswm.planning.elites import Best, Elites, settle
@@ -70,8 +71,7 @@ class MPPI(Planner):
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples < 1 or self.iterations < 1:
-            raise SpecError(f"expected samples and iterations >= 1, got {self.samples} and {self.iterations}")
+        check_counts(samples=self.samples, iterations=self.iterations)
         if (
             not self.spread > 0
             or not (self.temperature is None or self.temperature > 0)
@@ -86,7 +86,7 @@ class MPPI(Planner):
     def _search(self, problem: Problem, memory: Mapping[str, Tensor], *, generator: torch.Generator | None) -> Found:
         limits = problem.limits
         shape = (*problem.starts, problem.horizon, len(limits.low))
-        nominal = memory["nominal"] if memory else limits.apply(limits.low.new_zeros(shape), problem.previous)
+        nominal = memory["actions"] if memory else limits.apply(limits.low.new_zeros(shape), problem.previous)
         best = Best.none(nominal)
         diverged, history = nominal.new_zeros(problem.starts), list[Tensor]()
         for _ in range(self.iterations):
@@ -104,7 +104,7 @@ class MPPI(Planner):
             history.append(elite.key[0])
         nominal = limits.apply(nominal, problem.previous)
         final, key = settle(problem, nominal, best, diverged=diverged)
-        return Found(final, key, diverged, torch.stack(history), self.iterations * self.samples, {"nominal": final})
+        return Found(final, key, diverged, torch.stack(history), self.iterations * self.samples, {"actions": final})
 
     def _averaged(self, tried: Tensor, key: Tensor, nominal: Tensor) -> Tensor:
         """Return the weighted mean of what can be used, the old sequence where nothing can."""

@@ -100,7 +100,7 @@ class Objective:
             by_step = by_step + self.change * moved.square().sum(-1)
         last = None
         if self.terminal is not None:
-            last = self.terminal(states[..., -1, :], context[..., -1, :])
+            last = _numbers("a terminal cost", self.terminal(states[..., -1, :], context[..., -1, :]), like=states)
             if last.ndim > len(lead) or not _broadcasts(last, lead):
                 raise SpecError(f"expected a terminal cost of shape {tuple(lead)}, got {tuple(last.shape)}")
         ended = self.ended(states, context)
@@ -126,13 +126,20 @@ class Objective:
         if self.stage is None:
             return states.new_zeros(shape[-1:])
         step = torch.arange(shape[-1], device=states.device)
-        value = self.stage(states, actions, context, step)
+        value = _numbers("stage costs", self.stage(states, actions, context, step), like=states)
         if value.ndim == 0 or not _broadcasts(value, shape):
             raise SpecError(
                 f"expected stage costs of shape {tuple(shape)} (the last axis of states reduced), "
                 f"got {tuple(value.shape)}"
             )
         return value
+
+
+def _numbers(what: str, value: Tensor, *, like: Tensor) -> Tensor:
+    """Return costs as real numbers: a truth value counts as 0 or 1."""
+    if not isinstance(value, Tensor):
+        raise SpecError(f"expected {what} as a tensor, got {type(value).__name__}")
+    return value if value.is_floating_point() else value.to(like)
 
 
 def _broadcasts(value: Tensor, shape: tuple[int, ...]) -> bool:

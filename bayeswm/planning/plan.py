@@ -34,7 +34,8 @@ class Plan:
     history : Tensor, shape (iterations, *starts)
         Lowest key (see :class:`Score`) in each iteration.
     memory : mapping of str to Tensor
-        What the next search begins with; the second-to-last axis is the horizon.
+        What the next search begins with: ``actions``, and what some planners keep besides; the second-to-last axis is
+        the horizon.
     feedback : LinearFeedback, optional
         A policy around the plan, from planners that find one (LQR, iLQR).
     """

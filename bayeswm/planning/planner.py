@@ -10,15 +10,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import SpecError
-from bayeswm.base.model import DynamicsModel
+from bayeswm.base.counts import check_counts
+from bayeswm.base.errors import DataError, SpecError
+from bayeswm.base.model import DynamicsModel, check_model
+from bayeswm.base.predictive import checked_generator
 from bayeswm.base.worlds import Belief, Worlds
 from bayeswm.planning.constraints import Constraint
 from bayeswm.planning.limits import Limits
 from bayeswm.planning.linear_feedback import LinearFeedback
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.plan import Plan
-from bayeswm.planning.problem import Problem
+from bayeswm.planning.problem import Problem, broken_from
 from bayeswm.planning.risk import Mean, Risk
 
 
@@ -59,10 +61,10 @@ class Planner(ABC):
         Lowest and highest action; those of the schema by default.
     change : float or Tensor of shape (A,), optional
         Largest change of the action in one step; any by default.
-    fallback : Tensor of shape (A,) or callable, optional
+    fallback : float, Tensor of shape (A,) or callable, optional
         What to do where nothing that was tried can be used: an action, or a function of the state (*starts, S). It is
-        held for the whole plan. By default the possible action nearest to 0, and only where everything diverged; what
-        breaks hard constraints least is done otherwise.
+        held for the whole plan, as far as limits on change let it. By default the possible action nearest to 0, and
+        only where everything diverged; what breaks hard constraints least is done otherwise.
     fresh_worlds : bool
         Put each particle into another world at each step.
     """
@@ -76,14 +78,21 @@ class Planner(ABC):
     particles: int = 8
     bounds: tuple[float | Tensor, float | Tensor] | None = None
     change: float | Tensor | None = None
-    fallback: Tensor | Callable[[Tensor], Tensor] | None = None
+    fallback: float | Tensor | Callable[[Tensor], Tensor] | None = None
     fresh_worlds: bool = False
 
     def __post_init__(self) -> None:
-        for name in ("horizon", "worlds", "particles"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise SpecError(f"expected {name} >= 1, got {value!r}")
+        if not isinstance(self.objective, Objective):
+            raise SpecError(
+                f"expected an Objective, got {_named(self.objective)}; try Objective(stage=...) for a cost function"
+            )
+        check_counts(horizon=self.horizon, worlds=self.worlds, particles=self.particles)
+        if not isinstance(self.risk, Risk):
+            raise SpecError(f"expected risk=Mean(), CVaR(0.1) or another Risk, got {_named(self.risk)}")
+        given = self.constraints if isinstance(self.constraints, Sequence) else [self.constraints]
+        for one in given:
+            if not isinstance(one, Constraint) or given is not self.constraints:
+                raise SpecError(f"expected a sequence of Constraint, got {_named(one)}")
 
     def plan(
         self,
@@ -94,6 +103,7 @@ class Planner(ABC):
         context: Tensor | None = None,
         previous: Plan | None = None,
         done: int = 1,
+        before: Tensor | None = None,
     ) -> Plan:
         """Search for actions that make the risk small.
 
@@ -109,9 +119,12 @@ class Planner(ABC):
         context : Tensor of shape (*starts, C) or (*starts, H, C), optional
             Environment factors.
         previous : Plan, optional
-            The last plan, to begin with what remains of it, and for limits on change.
+            The last plan, of this planner or another one, to begin with what remains of it, and for limits on change.
         done : int
             How many of its actions have been done.
+        before : Tensor of shape (A,) or (*starts, A), optional
+            The action before the first, for limits and costs of change; by default what the previous plan did last.
+            Without either the first action may be any.
 
         Returns
         -------
@@ -120,21 +133,23 @@ class Planner(ABC):
         Raises
         ------
         SpecError, DataError
-            For arguments that do not fit together, NaN, or a schema whose actions have no bounds.
+            For arguments that do not fit together, NaN, bounds or a fallback beyond the bounds of the schema, a schema
+            whose actions have no bounds, or a search that cannot fit into memory.
         """
+        check_model(model)
+        if previous is not None and not isinstance(previous, Plan):
+            raise SpecError(f"expected a Plan as the previous one, got {_named(previous)}")
+        generator = checked_generator(generator)
+        check_counts(0, done=done)
         # planners that differentiate need tensors that inference mode does not make
         with torch.inference_mode(False), torch.no_grad():
             drawn = model if isinstance(model, Worlds) else model.draw(self.worlds, generator=generator)
             if not drawn.schema.action.size:
                 raise SpecError("expected a system with actions, got one without: there is nothing to plan")
             like = torch.empty(drawn.schema.action.size, dtype=drawn.dtype, device=drawn.device)
-            if self.bounds is None:
-                limits = Limits.of(drawn.schema, change=self.change, like=like)
-            else:
-                limits = Limits.between(*self.bounds, change=self.change, like=like)
-            before = None
-            if previous is not None and done > 0:
-                before = previous.actions[..., min(done, previous.actions.shape[-2]) - 1, :]
+            limits = Limits.chosen(drawn.schema, self.bounds, change=self.change, like=like)
+            if self.fallback is not None and not callable(self.fallback):
+                limits.check(_action(self.fallback, like), names=drawn.schema.action.columns)
             problem = Problem(
                 self.objective,
                 drawn,
@@ -145,11 +160,16 @@ class Planner(ABC):
                 limits=limits,
                 constraints=self.constraints,
                 context=_ordinary(context),
-                previous=before,
+                previous=_ordinary(before),
                 generator=generator,
                 fresh_worlds=self.fresh_worlds,
             )
-            memory = {} if previous is None else self._remembered(problem, previous, done)
+            memory: dict[str, Tensor] = {}
+            if previous is not None:
+                memory = self._remembered(problem, previous, done)
+                if before is None:
+                    last = min(done, self.horizon) - 1
+                    problem.previous = previous.problem.previous if done == 0 else previous.actions[..., last, :]
             found = self._search(problem, memory, generator=generator)
             return self._planned(problem, found)
 
@@ -174,9 +194,8 @@ class Planner(ABC):
         return {k: torch.where(lost[..., None, None], like, v) for k, v in memory.items()}
 
     def _planned(self, problem: Problem, found: Found) -> Plan:
-        big = torch.finfo(found.key.dtype).max ** 0.5
         useless = ~found.key.isfinite() | ~found.actions.isfinite().all(-1).all(-1)
-        broken = found.key >= big
+        broken = found.key >= broken_from(found.key.dtype)
         fallback = useless | broken if self.fallback is not None else useless
         actions = found.actions
         if bool(fallback.any()):
@@ -202,14 +221,27 @@ class Planner(ABC):
         limits, starts = problem.limits, problem.starts
         if self.fallback is None:
             action = torch.zeros_like(limits.low)
-        elif isinstance(self.fallback, Tensor):
-            action = self.fallback.to(limits.low)
+        elif callable(self.fallback):
+            action = _action(self.fallback(problem.state), limits.low)
+            if not bool(action.isfinite().all()):
+                raise DataError("expected a finite fallback action, got NaN or infinity")
         else:
-            state = problem.state
-            action = torch.as_tensor(self.fallback(state)).to(limits.low)
-        if not bool(action.isfinite().all()):
-            raise SpecError("expected a finite fallback action, got NaN or infinity")
+            action = _action(self.fallback, limits.low)
         return action[..., None, :].expand(*starts, self.horizon, len(limits.low))
+
+
+def _action(value: float | Tensor, like: Tensor) -> Tensor:
+    """Return an action, or one for each start, in the number format of ``like``."""
+    action = torch.as_tensor(value).to(like)
+    action = action if action.ndim else action.expand(len(like))
+    if action.shape[-1] != len(like):
+        raise DataError(f"expected a fallback action of shape ({len(like)},), got {tuple(action.shape)}")
+    return action
+
+
+def _named(value: object) -> str:
+    """Return how a message calls what was given in place of something else."""
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
 def _ordinary[T](value: T) -> T:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, override
 import torch
 from torch import Tensor
 
+from bayeswm.base.counts import check_counts
 from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.random import standard_normal, systematic
@@ -100,8 +101,7 @@ class Simulated(Plant):
         context: Tensor | None = None,
         hold: int = 1,
     ) -> None:
-        if hold < 1:
-            raise SpecError(f"expected hold >= 1, got {hold}")
+        check_counts(hold=hold)
         given = start.shape[0] if isinstance(start, Tensor) and start.ndim == 2 else 1
         self.system, self.start, self.objective, self.hold = system, start, objective, hold
         self.rows = given if rows is None else rows

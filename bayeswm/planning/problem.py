@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.laws import Law
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import standard_normal
-from bayeswm.base.rollout import rollout
+from bayeswm.base.rollout import check_law, check_memory, divergence_limit, rollout
 from bayeswm.base.shuffle import Shuffle
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.trees import tree_map
@@ -21,6 +22,20 @@ from bayeswm.planning.constraints import Constraint
 from bayeswm.planning.limits import Limits
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.risk import Risk
+
+# states that are imagined without a look at how much memory is left, which takes longer than a small search step
+_LARGE = 2**22
+
+
+def broken_from(dtype: torch.dtype) -> float:
+    """Return the key from which on a hard constraint is broken; what costs as much cannot be used.
+
+    Examples
+    --------
+    >>> broken_from(torch.float64)
+    1.3407807929942596e+154
+    """
+    return torch.finfo(dtype).max ** 0.5
 
 
 class Score(NamedTuple):
@@ -40,7 +55,7 @@ class Score(NamedTuple):
 
         Infinite, never NaN, for what cannot be used.
         """
-        big = torch.finfo(self.cost.dtype).max ** 0.5
+        big = broken_from(self.cost.dtype)
         key = self.cost
         broken = self.excess > 0
         if bool(broken.any()):
@@ -99,7 +114,8 @@ class Problem:
         self.horizon, self.particles, self.constraints = horizon, particles, tuple(constraints)
         self.belief, self.starts = _belief(worlds, belief)
         self.context = _context(worlds, context, self.starts, steps=horizon)
-        self.previous = None if previous is None else previous.to(worlds.device, worlds.dtype)
+        self.previous: Tensor | None = None if previous is None else _before(worlds, previous, self.starts)
+        self.check_fits(1)
         self.noise = _noise(worlds, self.belief, (particles, len(self.starts), horizon), generator=generator)
         self.meetings: list[Tensor] = []
         if fresh_worlds and len(worlds) > 1:
@@ -113,8 +129,23 @@ class Problem:
     @property
     def state(self) -> Tensor:
         """Where the system is, averaged over what is not known of it, shape (*starts, S)."""
-        state = self.worlds.state(self._origin)
-        return state.mean((0, 1)) if state.shape[0] * state.shape[1] > 1 else state[0, 0]
+        state = self.worlds.state(self._origin).mean(1)
+        if len(state) == 1:
+            return state[0]
+        weight = self.worlds.weight.to(state).view(-1, *(1,) * (state.ndim - 1))
+        return (weight * state).sum(0)
+
+    def check_fits(self, candidates: int) -> None:
+        """Refuse more candidates than fit into memory.
+
+        Raises
+        ------
+        SpecError
+            With what they would need.
+        """
+        size, steps = (len(self.worlds), self.particles, candidates, *self.starts), self.horizon + 1
+        if steps * math.prod(size) > _LARGE:
+            check_memory(size, steps, self.worlds)
 
     def trajectories(self, actions: Tensor) -> Tensor:
         """Return imagined states, the start included.
@@ -148,7 +179,7 @@ class Problem:
     def costs(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the states, the cost of each particle (infinite where it diverged), and which ones diverged."""
         states = self.trajectories(actions)
-        limit = 0.1 * float(torch.finfo(states.dtype).max) ** 0.5
+        limit = divergence_limit(states.dtype)
         costs = self.objective.cost(states, actions, self.context, previous=self.previous)
         # one reduction tells whether anything went wrong; only then look particle by particle
         bad = torch.zeros(costs.shape, dtype=torch.bool, device=costs.device)
@@ -221,15 +252,27 @@ class Problem:
 def _belief(worlds: Worlds, belief: Belief) -> tuple[Belief, tuple[int, ...]]:
     if isinstance(belief, Trajectories):
         return belief, (len(belief),)
+    columns = worlds.schema.state.columns
     if isinstance(belief, Law):
+        check_law(worlds, belief)
         return belief, tuple(belief.mean.shape[2:-1])
     state = torch.as_tensor(belief).to(worlds.device, worlds.dtype)
-    columns = worlds.schema.state.columns
     if state.ndim < 1 or state.shape[-1] != len(columns):
         raise DataError(f"expected a state of shape (*starts, {len(columns)}) for {columns}, got {tuple(state.shape)}")
     if not bool(state.isfinite().all()):
         raise DataError(f"expected finite states, got NaN or infinity in {int((~state.isfinite()).sum())} value(s)")
     return state, tuple(state.shape[:-1])
+
+
+def _before(worlds: Worlds, previous: Tensor, starts: tuple[int, ...]) -> Tensor:
+    previous = torch.as_tensor(previous).to(worlds.device, worlds.dtype)
+    shape = (*starts, worlds.schema.action.size)
+    if not bool(previous.isfinite().all()):
+        raise DataError("expected a finite action before, got NaN or infinity")
+    try:
+        return previous.expand(shape)
+    except RuntimeError:
+        raise DataError(f"expected the action before of shape {shape}, got {tuple(previous.shape)}") from None
 
 
 def _context(worlds: Worlds, context: Tensor | None, starts: tuple[int, ...], *, steps: int) -> Tensor:

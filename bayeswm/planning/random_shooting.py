@@ -9,7 +9,7 @@ from typing import override
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import SpecError
+from bayeswm.base.counts import check_counts
 from bayeswm.planning.draws import evenly
 from bayeswm.planning.elites import Elites
 from bayeswm.planning.planner import Found, Planner
@@ -44,18 +44,17 @@ class RandomShooting(Planner):
     @override
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.samples < 1:
-            raise SpecError(f"expected samples >= 1, got {self.samples}")
+        check_counts(samples=self.samples)
 
     @override
     def _search(self, problem: Problem, memory: Mapping[str, Tensor], *, generator: torch.Generator | None) -> Found:
         drawn = evenly(problem, self.samples, generator)
         tried = drawn.expand(self.samples, *problem.starts, *drawn.shape[-2:])
         if memory:
-            tried = torch.cat((tried, memory["best"][None]))
+            tried = torch.cat((tried, memory["actions"][None]))
         tried = problem.limits.apply(tried, problem.previous)
         score = problem.score(tried)
         best = Elites.of(tried, score.key, 1)
         return Found(
-            best.actions[0], best.key[0], score.diverged.mean(0), best.key, len(tried), {"best": best.actions[0]}
+            best.actions[0], best.key[0], score.diverged.mean(0), best.key, len(tried), {"actions": best.actions[0]}
         )

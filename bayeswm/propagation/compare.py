@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.along import Policy
+from bayeswm.base.counts import check_counts
 from bayeswm.base.errors import SpecError, UndefinedWarning
-from bayeswm.base.model import DynamicsModel
+from bayeswm.base.model import DynamicsModel, check_model
 from bayeswm.base.predictive import Predictive, checked_generator
 from bayeswm.base.random import make_generator, spawn_seeds
 from bayeswm.base.worlds import Belief, Worlds
@@ -86,6 +87,8 @@ def compare(
 
     if checked_generator(generator) is None:
         raise SpecError("expected generator=torch.Generator, since particles are drawn, got none")
+    check_model(model)
+    check_counts(worlds=worlds)
     named = _named(methods)
     drawn = model if isinstance(model, Worlds) else model.draw(worlds, generator=generator)
     seeds = spawn_seeds(generator, 1 + len(named))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from bayeswm.base.counts import check_counts
 from bayeswm.base.errors import SpecError
 from bayeswm.base.moments import Cubature
 from bayeswm.base.predictive import Predictive
@@ -55,6 +56,7 @@ class MomentReset:
         generator, drawn = task.generator, task.drawn
         if generator is None:
             raise SpecError("expected generator=torch.Generator, since particles are drawn, got none")
+        check_counts(particles=self.particles)
         beliefs = 1 if self.pooled else len(drawn)
 
         def rule(size: int) -> Cubature:

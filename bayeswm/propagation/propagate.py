@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.along import Policy
+from bayeswm.base.counts import check_counts
 from bayeswm.base.errors import SpecError
-from bayeswm.base.model import DynamicsModel
+from bayeswm.base.model import DynamicsModel, check_model
 from bayeswm.base.predictive import Predictive, checked_generator
 from bayeswm.base.worlds import Belief, Worlds
 from bayeswm.propagation.moment_matching import MomentMatching
@@ -91,7 +92,7 @@ def propagate(
     if isinstance(method, type) or not isinstance(method, Method):
         shown = f"the class {method.__name__}" if isinstance(method, type) else repr(method)
         raise SpecError(f"expected method=bayeswm.propagation.MomentMatching() or another method object, got {shown}")
-    if worlds < 1:
-        raise SpecError(f"expected worlds >= 1, got {worlds}")
+    check_model(model)
+    check_counts(worlds=worlds)
     generator = checked_generator(generator)
     return method.propagate(Task(model, belief, actions, horizon, context, worlds, generator))

@@ -14,7 +14,7 @@ from bayeswm.base.errors import DataError, DivergenceWarning, SpecError
 from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
 from bayeswm.base.moments import Cloud, Cubature, Moments, check_markov, cubature_points, send
 from bayeswm.base.predictive import Predictive, warn_caller
-from bayeswm.base.rollout import check_memory, checked_arguments, step_context
+from bayeswm.base.rollout import check_memory, checked_arguments, divergence_limit, step_context
 from bayeswm.base.roots import covariance_root, semidefinite
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief, Worlds
@@ -120,7 +120,7 @@ def carry_on(task: Task, scheme: Scheme, *, worlds: Worlds | None = None, closed
     parts: list[Tensor] = []
     bad = torch.zeros(count, 1, *batch, dtype=torch.bool, device=drawn.device)
     diverged: list[Tensor] = []
-    limit = 0.1 * float(torch.finfo(drawn.dtype).max) ** 0.5
+    limit = divergence_limit(drawn.dtype)
     for t in range(steps):
         walk.begin()
         found = walk.step(belief, context[..., t, :], t)

@@ -77,6 +77,16 @@ def test_latency_delays_actions_and_plans_for_it():
     assert torch.equal(same.trajectories.states(), none.trajectories.states())
 
 
+@pytest.mark.parametrize("latency", [0, 2])
+def test_limits_on_change_hold_along_an_episode(latency):
+    slow = CEM(COST, horizon=3, samples=16, elites=4, iterations=2, particles=2, change=0.3)
+    done = loop(planner=slow, latency=latency).trajectories.action
+    # what is done while the first plan is on its way is 0, and the first of its actions within reach of that
+    assert float(done.diff(dim=1).abs().max()) <= 0.3 + 1e-12
+    assert bool((done[:, :latency] == 0).all())
+    assert float(done.abs().max()) > 0
+
+
 def test_an_action_is_held_for_some_steps_of_the_system():
     slow = bwm.Schema(state=[bwm.Variable("x")], action=[bwm.Variable("u", bounds=(-1, 1))], time_step=0.4)
     model = bwm.KnownDynamics(structure=bwm.structures.Linear(slow, A=1.0, B=4.0))
@@ -167,8 +177,11 @@ def test_impossible_actions_and_arguments_are_refused():
     wild = CEM(COST, horizon=2, samples=8, elites=2, iterations=1, bounds=(-5.0, 5.0))
     pendulum = CEM(Objective(stage=pendulum_cost), horizon=2, samples=8, elites=2, iterations=1, bounds=(3.0, 5.0))
     free = bwm.Schema(state=PENDULUM.schema.state, action=[bwm.Variable("torque")], time_step=0.05)
+    still = bwm.KnownDynamics(structure=bwm.structures.FromFunction(lambda x, u: x + 0 * u, schema=free))
     with pytest.raises(bwm.DataError, match="an action in Box"):
-        control("Pendulum-v1", PENDULUM, pendulum, schema=free, state=angle_of, max_steps=2, seed=0, progress=False)
+        control("Pendulum-v1", still, pendulum, state=angle_of, max_steps=2, seed=0, progress=False)
+    with pytest.raises(bwm.SpecError, match="expected a model or worlds, got a CEM"):
+        control("Pendulum-v1", pendulum, PENDULUM, seed=0)
     with pytest.raises(bwm.DataError, match="u between -1 and 1, got -5"):
         loop(planner=wild)
     schema = bwm.Schema(

@@ -28,15 +28,15 @@ def test_the_first_is_rest_or_what_is_remembered():
     assert not bool(guesses(problem((3,)))[0].any())
     assert bool((guesses(problem((3,), bounds=(0.5, 2.0)))[0] == 0.5).all())
     known = torch.full((3, 40, 1), 1.5, dtype=torch.float64)
-    torch.testing.assert_close(guesses(problem((3,)), {"mean": known})[0], known)
+    torch.testing.assert_close(guesses(problem((3,)), {"actions": known})[0], known)
 
 
 def test_others_that_are_remembered_come_next():
     known, others = torch.zeros(3, 40, 1).double(), torch.ones(2, 3, 40, 1).double()
-    found = guesses(problem((3,)), {"mean": known, "others": others}, count=5)
+    found = guesses(problem((3,)), {"actions": known, "others": others}, count=5)
     torch.testing.assert_close(found[1:3], others)
     assert not bool((found[3] == found[4]).all())
-    assert guesses(problem((3,)), {"mean": known, "others": others}, count=2).shape == (2, 3, 40, 1)
+    assert guesses(problem((3,)), {"actions": known, "others": others}, count=2).shape == (2, 3, 40, 1)
 
 
 def test_random_ones_are_possible_the_same_for_all_starts_and_slow_to_fast():

@@ -211,7 +211,7 @@ def test_half_of_the_restarts_go_on():
     assert plan.memory["others"].shape == (2, 2, 6, 2)
     later = plan.shifted(1)
     torch.testing.assert_close(later["others"][..., 0, :], plan.memory["others"][..., 1, :])
-    costs = plan.problem.score(torch.cat((plan.memory["mean"][None], plan.memory["others"]))).cost
+    costs = plan.problem.score(torch.cat((plan.memory["actions"][None], plan.memory["others"]))).cost
     assert bool((costs.diff(dim=0) >= 0).all())
 
 
@@ -223,7 +223,7 @@ def test_parameters_get_no_gradient_and_grad_mode_stays():
     plan = Gradient(p.objective, horizon=5, restarts=1, iterations=5).plan(worlds, starts(1)[0])
     assert all(v.grad is None for v in watched.values())
     assert not plan.actions.requires_grad
-    assert not plan.memory["mean"].requires_grad
+    assert not plan.memory["actions"].requires_grad
     assert torch.is_grad_enabled()
 
 

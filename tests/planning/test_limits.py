@@ -74,3 +74,17 @@ def test_bounds_of_the_wrong_number() -> None:
         Limits.between(torch.zeros(3), torch.ones(3), like=LIKE)
     with pytest.raises(bwm.SpecError, match="largest change fitting 2 action"):
         Limits.between(-1.0, 1.0, change=torch.ones(3), like=LIKE)
+
+
+def test_bounds_that_were_chosen() -> None:
+    partly = schema((-1.0, 3.0), None)
+    limits = Limits.chosen(partly, (torch.tensor([0.0, -9.0]), 3.0), change=0.5, like=LIKE)
+    assert limits.low.tolist() == [0.0, -9.0]
+    assert limits.high.tolist() == [3.0, 3.0]
+    assert limits.change is not None
+    with pytest.raises(bwm.DataError, match="expected u0 between -1 and 3, got -2"):
+        Limits.chosen(partly, (-2.0, 3.0), like=LIKE)
+    with pytest.raises(bwm.SpecError, match=r"expected bounds=\(low, high\), got 2.0"):
+        Limits.chosen(partly, 2.0, like=LIKE)
+    full = schema((-1.0, 3.0), (0.5, 1.0))
+    assert torch.equal(Limits.chosen(full, None, like=LIKE).low, Limits.of(full, like=LIKE).low)

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 import bayeswm as bwm
-from bayeswm.planning import Objective
+from bayeswm.planning import CEM, Objective
 
 G = torch.Generator().manual_seed(0)
 STATES = torch.randn(2, 3, 4, 6, 2, generator=G, dtype=torch.float64)  # (worlds, particles, candidates, H + 1, S)
@@ -122,3 +122,55 @@ def test_numbers_that_make_no_sense() -> None:
     for bad in (-1.0, float("nan")):
         with pytest.raises(bwm.SpecError, match="change"):
             Objective(stage=stage, change=bad)
+
+
+@pytest.mark.parametrize(
+    ("model", "lost"),
+    [
+        (bwm.GaussianProcess(), 0.01),
+        (bwm.DeepEnsemble(structure=bwm.structures.MLP(hidden=(32,)), members=3), 0.15),
+    ],
+    ids=["GaussianProcess", "DeepEnsemble"],
+)
+def test_a_reward_that_was_learned_as_a_state_variable(model: bwm.DynamicsModel, lost: float) -> None:
+    """Plans for a reward that was only recorded are nearly as good as those for the formula behind it."""
+
+    def reward(x: Tensor, u: Tensor) -> Tensor:
+        return -(x[..., 0] - 1).square() - 0.1 * u[..., 0].square()
+
+    def step(x: Tensor, u: Tensor) -> Tensor:
+        return torch.stack((0.8 * x[..., 0] + 0.5 * u[..., 0], reward(x, u)), -1)
+
+    g = torch.Generator().manual_seed(0)
+    schema = bwm.Schema(
+        state=[bwm.Variable("x"), bwm.Variable("reward")],
+        action=[bwm.Variable("u", bounds=(-1.0, 1.0))],
+        time_step=1.0,
+    )
+    first = torch.stack((4 * torch.rand(30, generator=g) - 1.5, torch.zeros(30)), -1).double()
+    action = 2 * torch.rand(30, 4, 1, generator=g, dtype=torch.float64) - 1
+    states = [first]
+    for t in range(4):
+        states.append(step(states[-1], action[:, t]))
+    fitted = model.fit(bwm.Trajectories(schema, state=torch.stack(states, 1), action=action), seed=0, progress=False)
+    # the reward of a step is part of the state after it
+    learned = Objective(stage=lambda x, u, c, t: -x[..., 1], terminal=lambda x, c: -x[..., 1])
+    formula = Objective(stage=lambda x, u, c, t: -reward(x, u))
+    truth = bwm.KnownDynamics(structure=bwm.structures.FromFunction(step, schema=schema))
+    starts = torch.tensor([[0.0, 0.0], [-1.0, 0.0]], dtype=torch.float64)
+    settings = {"horizon": 4, "samples": 200, "iterations": 5, "particles": 2}
+    best = CEM(formula, **settings).plan(truth, starts, generator=torch.Generator().manual_seed(0))
+    plan = CEM(learned, **settings).plan(fitted, starts, generator=torch.Generator().manual_seed(0))
+    tried = torch.stack((plan.actions.to(best.actions), torch.zeros_like(best.actions)))
+    really, idle = best.problem.score(tried).cost
+    assert bool((really - best.cost <= lost * (idle - best.cost)).all())
+
+
+def test_truth_values_count_as_0_and_1() -> None:
+    objective = Objective(stage=lambda x, u, c, t: x[..., 0] > 0, terminal=lambda x, c: (x[..., 0] > 0).long())
+    above = (STATES[..., 0] > 0).double().sum(-1)
+    torch.testing.assert_close(objective.cost(STATES, ACTIONS, CONTEXT), above)
+    with pytest.raises(bwm.SpecError, match="expected stage costs as a tensor, got float"):
+        Objective(stage=lambda x, u, c, t: 1.0).cost(STATES, ACTIONS, CONTEXT)
+    with pytest.raises(bwm.SpecError, match="expected a terminal cost as a tensor, got float"):
+        Objective(terminal=lambda x, c: 1.0).cost(STATES, ACTIONS, CONTEXT)

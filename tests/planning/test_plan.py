@@ -39,12 +39,12 @@ def test_the_forecast_is_made_once_and_only_if_asked() -> None:
 
 def test_memory_is_shifted() -> None:
     plan = made()
-    mean = plan.memory["mean"]
+    mean = plan.memory["actions"]
     assert mean.shape == (2, 5, 1)
-    assert torch.equal(plan.shifted(0)["mean"], mean)
-    assert torch.equal(plan.shifted()["mean"], torch.cat((mean[:, 1:], mean[:, -1:]), 1))
-    assert torch.equal(plan.shifted(3)["mean"], torch.cat((mean[:, 3:], mean[:, -1:].expand(2, 3, 1)), 1))
-    assert torch.equal(plan.shifted(9)["mean"], mean[:, -1:].expand(2, 5, 1))
+    assert torch.equal(plan.shifted(0)["actions"], mean)
+    assert torch.equal(plan.shifted()["actions"], torch.cat((mean[:, 1:], mean[:, -1:]), 1))
+    assert torch.equal(plan.shifted(3)["actions"], torch.cat((mean[:, 3:], mean[:, -1:].expand(2, 3, 1)), 1))
+    assert torch.equal(plan.shifted(9)["actions"], mean[:, -1:].expand(2, 5, 1))
     with pytest.raises(bwm.SpecError, match="steps >= 0"):
         plan.shifted(-1)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import bayeswm as bwm
 from bayeswm.base import Schema, Variable
-from bayeswm.planning import CEM, ICEM, MPPI, Objective, Planner, RandomShooting
+from bayeswm.planning import CEM, ICEM, ILQR, LQR, MPPI, CVaR, Gradient, Objective, Planner, RandomShooting
 from bayeswm.structures import FromFunction
 from tests.hidden_models import hidden_velocity_worlds
 from tests.planning.systems import NotAbove, explosive_model, linear_model, spring_worlds, squares
@@ -20,6 +20,11 @@ PLANNERS = [
     ICEM(squares(), horizon=6, particles=3, samples=40, elites=6, iterations=3),
     MPPI(squares(), horizon=6, particles=3, samples=40, iterations=2),
     MPPI(squares(), horizon=6, particles=3, samples=40, smooth=True, spread=0.3, control_weight=0.1),
+]
+BY_DERIVATIVES = [
+    Gradient(squares(), horizon=6, particles=3, restarts=2, iterations=2),
+    ILQR(squares(), horizon=6, particles=3, iterations=2),
+    LQR(squares(), horizon=6, particles=3),
 ]
 NAMES = ["RandomShooting", "CEM", "ICEM", "MPPI", "SMPPI"]
 every_planner = pytest.mark.parametrize("planner", PLANNERS, ids=NAMES)
@@ -95,9 +100,9 @@ def test_bounds_and_rates_are_kept(planner: Planner) -> None:
 
 @every_planner
 def test_bounds_that_leave_out_zero(planner: Planner) -> None:
-    planner = dataclasses.replace(planner, bounds=(0.5, 1.5))
+    planner = dataclasses.replace(planner, bounds=(0.5, 1.0))
     plan = planner.plan(spring_worlds(), START, generator=generator())
-    assert bool(((plan.actions >= 0.5) & (plan.actions <= 1.5)).all())
+    assert bool(((plan.actions >= 0.5) & (plan.actions <= 1.0)).all())
     explosive = planner.plan(explosive_model(), torch.ones(1), generator=generator())
     assert explosive.fallback.tolist() is True
     assert torch.equal(explosive.actions, torch.full((6, 1), 0.5).double())
@@ -115,6 +120,10 @@ def test_everything_diverges(planner: Planner) -> None:
     assert torch.equal(
         held.plan(model, torch.ones(2, 1), generator=generator()).actions,
         torch.full((2, 6, 1), -0.3).double().float().double(),
+    )
+    number = dataclasses.replace(planner, fallback=-0.5)
+    assert torch.equal(
+        number.plan(model, torch.ones(2, 1), generator=generator()).actions, torch.full((2, 6, 1), -0.5).double()
     )
     by_state = dataclasses.replace(planner, fallback=lambda state: -0.1 * state)
     found = by_state.plan(model, torch.tensor([[1.0], [2.0]]), generator=generator()).actions
@@ -222,6 +231,74 @@ def test_no_generator(planner: Planner) -> None:
         planner.plan(spring_worlds(noise=0.0), START)
 
 
+@pytest.mark.parametrize("earlier", [*PLANNERS, *BY_DERIVATIVES], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize("later", [*PLANNERS, *BY_DERIVATIVES], ids=lambda p: type(p).__name__)
+def test_any_planner_goes_on_with_the_plan_of_another(earlier: Planner, later: Planner) -> None:
+    worlds = spring_worlds(worlds=1)
+    plan = earlier.plan(worlds, START[:1], generator=generator())
+    after = dataclasses.replace(later, change=0.3).plan(worlds, START[:1], generator=generator(), previous=plan)
+    assert float((after.action - plan.action).abs().max()) <= 0.3 + 1e-9
+
+
+@every_planner
+def test_a_limit_on_change_holds_from_plan_to_plan(planner: Planner) -> None:
+    """Whatever was done of the last plan: nothing, some of it, or all and more."""
+    slow = dataclasses.replace(planner, change=0.2)
+    before = torch.tensor([1.5], dtype=torch.float64)
+    first = slow.plan(spring_worlds(), START, generator=generator(), before=before)
+    assert float((first.action - before).abs().max()) <= 0.2 + 1e-12
+    for done, last in ((0, before), (1, first.action), (3, first.actions[:, 2]), (9, first.actions[:, -1])):
+        again = slow.plan(spring_worlds(), -9 * START, generator=generator(1), previous=first, done=done)
+        assert float((again.action - last).abs().max()) <= 0.2 + 1e-12
+    # what is said to have been done counts more than what was planned
+    told = slow.plan(spring_worlds(), START, generator=generator(), previous=first, before=-before)
+    assert float((told.action + before).abs().max()) <= 0.2 + 1e-12
+
+
+def test_what_is_no_plan_or_action_of_before() -> None:
+    planner, worlds = PLANNERS[1], spring_worlds()
+    plan = planner.plan(worlds, START, generator=generator())
+    for done in (-1, 1.5):
+        with pytest.raises(bwm.SpecError, match="done >= 0"):
+            planner.plan(worlds, START, generator=generator(), previous=plan, done=done)
+    with pytest.raises(bwm.SpecError, match="expected a Plan"):
+        planner.plan(worlds, START, generator=generator(), previous=plan.actions)
+    with pytest.raises(bwm.DataError, match=r"action before of shape \(3, 1\)"):
+        planner.plan(worlds, START, generator=generator(), before=torch.zeros(2, 1))
+    with pytest.raises(bwm.DataError, match="finite action before"):
+        planner.plan(worlds, START, generator=generator(), before=torch.tensor(float("nan")))
+
+
+def test_arguments_of_the_wrong_kind() -> None:
+    with pytest.raises(bwm.SpecError, match=r"expected an Objective, got a function; try Objective\(stage=...\)"):
+        CEM(lambda x, u, c, t: x[..., 0], horizon=3)
+    for risk in (CVaR, 0.1):
+        with pytest.raises(bwm.SpecError, match=r"expected risk=Mean\(\), CVaR\(0.1\) or another Risk, got"):
+            CEM(squares(), horizon=3, risk=risk)
+    for constraints in (NotAbove(0.1), [NotAbove], "no"):
+        with pytest.raises(bwm.SpecError, match="expected a sequence of Constraint, got"):
+            CEM(squares(), horizon=3, constraints=constraints)
+    with pytest.raises(bwm.SpecError, match="expected a model or worlds, got a FromFunction"):
+        PLANNERS[1].plan(linear_model().structure, START, generator=generator())
+    with pytest.raises(bwm.SpecError, match=r"generator=torch.Generator, got 0; make one"):
+        PLANNERS[1].plan(spring_worlds(), START, generator=0)
+
+
+def test_bounds_beyond_those_of_the_schema() -> None:
+    """What the system cannot do is refused, not planned."""
+    with pytest.raises(bwm.DataError, match="expected u between -2 and 2, got -3"):
+        dataclasses.replace(PLANNERS[1], bounds=(-3.0, 1.0)).plan(spring_worlds(), START, generator=generator())
+    with pytest.raises(bwm.SpecError, match=r"expected bounds=\(low, high\), got 2.0"):
+        dataclasses.replace(PLANNERS[1], bounds=2.0).plan(spring_worlds(), START, generator=generator())
+
+
+def test_a_search_that_cannot_fit_into_memory() -> None:
+    """A horizon of 1e5 for many candidates is refused, with what it would need."""
+    long = dataclasses.replace(PLANNERS[0], horizon=100_000, samples=10_000_000)
+    with pytest.raises(bwm.SpecError, match=r"needs [\d.]+ GB"):
+        long.plan(spring_worlds(noise=0.0), START, generator=generator())
+
+
 def test_settings_that_make_no_sense() -> None:
     for name in ("horizon", "worlds", "particles"):
         for bad in (0, -1, 2.5, True):
@@ -238,7 +315,18 @@ def test_systems_without_actions_or_bounds() -> None:
     pushed = bwm.KnownDynamics(structure=FromFunction(lambda x, u: x + u, schema=free, name="pushed"))
     with pytest.raises(bwm.SpecError, match=r"bounds of the action\(s\) push"):
         PLANNERS[1].plan(pushed, torch.zeros(1), generator=generator())
-    bad = dataclasses.replace(PLANNERS[1], fallback=torch.tensor([float("nan")]))
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), 1.5, torch.tensor([-3.0]), torch.zeros(2)])
+def test_a_fallback_that_cannot_be_done_is_refused_before_it_is_needed(wrong: float | Tensor) -> None:
+    held = dataclasses.replace(PLANNERS[1], fallback=wrong)
+    with pytest.raises(bwm.DataError, match=r"expected (u between -1 and 1|a fallback action of shape \(1,\))"):
+        held.plan(explosive_model(), torch.zeros(1), generator=generator())
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), [0.0, 1.0]])
+def test_a_fallback_by_state_that_makes_no_sense(wrong: float | list[float]) -> None:
     everything = explosive_model(lambda x, u: torch.full_like(x, 1e160))
-    with pytest.raises(bwm.SpecError, match="finite fallback action"):
-        bad.plan(everything, torch.ones(1), generator=generator())
+    held = dataclasses.replace(PLANNERS[1], fallback=lambda state: torch.tensor(wrong))
+    with pytest.raises(bwm.DataError, match="fallback action"):
+        held.plan(everything, torch.ones(1), generator=generator())

@@ -270,3 +270,24 @@ def test_states_that_make_no_sense() -> None:
         of(spring_worlds(), torch.zeros(3))
     with pytest.raises(bwm.DataError, match="expected finite states"):
         of(spring_worlds(), torch.tensor([0.0, float("nan")]))
+
+
+def test_the_state_is_averaged_by_the_weight_of_the_worlds() -> None:
+    worlds = spring_worlds(weights=(0.7, 0.2, 0.1))
+    means = torch.tensor([[1.0, 0.0], [2.0, 0.0], [-4.0, 3.0]], dtype=torch.float64)
+    problem = of(worlds, Gaussian(means[:, None], torch.zeros(2).double()))
+    torch.testing.assert_close(problem.state, torch.tensor([0.7, 0.3]).double())
+
+
+@pytest.mark.parametrize(
+    ("mean", "match"),
+    [
+        (torch.zeros(2), r"law of the state with means of shape \(1 or 3, 1, \*batch, 2\)"),
+        (torch.zeros(1, 1, 3), r"for \('x', 'v'\), got \(1, 1, 3\)"),
+        (torch.zeros(2, 1, 2), r"got \(2, 1, 2\)"),
+        (torch.full((1, 1, 4, 2), float("nan")), "finite belief"),
+    ],
+)
+def test_laws_that_are_none_of_the_state(mean: Tensor, match: str) -> None:
+    with pytest.raises((bwm.SpecError, bwm.DataError), match=match):
+        of(spring_worlds(), Gaussian(mean.double(), torch.ones(mean.shape[-1]).double()))
