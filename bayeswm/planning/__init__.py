@@ -29,9 +29,9 @@ from bayeswm.planning.lyapunov import Certificate, lyapunov
 from bayeswm.planning.mppi import MPPI
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.plan import Plan
+from bayeswm.planning.planned_policy import PlannedPolicy
 from bayeswm.planning.planner import Planner
 from bayeswm.planning.plant import Simulated
-from bayeswm.planning.policy import PlannedPolicy
 from bayeswm.planning.problem import Problem, Score
 from bayeswm.planning.random_shooting import RandomShooting
 from bayeswm.planning.replay import Replay, replay

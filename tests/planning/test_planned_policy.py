@@ -3,7 +3,7 @@ import torch
 
 import bayeswm as bwm
 from bayeswm.planning import CEM, PlannedPolicy, closed_loop, quadratic
-from bayeswm.planning.policy import act_out
+from bayeswm.planning.planned_policy import act_out
 
 SCHEMA = bwm.Schema(state=[bwm.Variable("x")], action=[bwm.Variable("u", bounds=(-1, 1))], time_step=0.1)
 TRUTH = bwm.KnownDynamics(structure=bwm.structures.Linear(SCHEMA, A=1.0, B=1.0))
