@@ -148,9 +148,9 @@ FAR = quadratic(torch.tensor([1.0, 0.01]), torch.tensor([0.001]), goal=torch.ten
 
 
 def test_a_hard_constraint_is_kept_at_little_cost():
-    free = Gradient(FAR, horizon=30, restarts=2).plan(pushed_mass(), torch.zeros(2), generator=seeded())
+    free = Gradient(FAR, horizon=18, restarts=2).plan(pushed_mass(), torch.zeros(2), generator=seeded())
     assert float(free.predictive.mean[..., 0].max()) > 0.5
-    kept = Gradient(FAR, horizon=30, restarts=2, iterations=60, constraints=[Below(0.5)])
+    kept = Gradient(FAR, horizon=18, restarts=2, iterations=40, constraints=[Below(0.5)])
     plan = kept.plan(pushed_mass(), torch.zeros(2), generator=seeded())
     assert bool(plan.feasible)
     assert 0.45 < float(plan.predictive.mean[..., 0].max()) <= 0.5
@@ -160,7 +160,7 @@ def test_a_hard_constraint_is_kept_at_little_cost():
 def test_a_soft_constraint_costs_what_it_says():
     costs = []
     for penalty in (0.0, 10.0, 1000.0):
-        planner = Gradient(FAR, horizon=30, restarts=1, iterations=80, constraints=[Below(0.5, penalty)])
+        planner = Gradient(FAR, horizon=18, restarts=1, iterations=40, constraints=[Below(0.5, penalty)])
         costs.append(float(planner.plan(pushed_mass(), torch.zeros(2)).predictive.mean[..., 0].max()))
     assert costs[0] > costs[1] >= costs[2] - 1e-3
     assert costs[2] < 0.52

@@ -60,8 +60,8 @@ def test_limits_and_costs_of_changes():
 
 def test_swing_up_is_as_good_as_a_long_search_by_gradients():
     x0 = torch.tensor([[2.0, 0.0], [-1.0, 0.5], [0.4, -1.0]])
-    plan = ILQR(SWING, horizon=25, restarts=4).plan(PENDULUM, x0, generator=torch.Generator().manual_seed(0))
-    other = Gradient(SWING, horizon=25, restarts=8, iterations=60).plan(
+    plan = ILQR(SWING, horizon=15, restarts=3).plan(PENDULUM, x0, generator=torch.Generator().manual_seed(0))
+    other = Gradient(SWING, horizon=15, restarts=6, iterations=40).plan(
         PENDULUM, x0, generator=torch.Generator().manual_seed(0)
     )
     assert bool((plan.cost <= 1.1 * other.cost).all())

@@ -21,7 +21,7 @@ from bayeswm.base import (
 )
 from bayeswm.diagnostics.maps import Stretch
 from bayeswm.diagnostics.recalibrated import RecalibratedModel
-from bayeswm.propagation import FixedWorlds, Method, MomentMatching
+from bayeswm.propagation import FixedWorlds, FreshWorlds, Linearized, Method, MomentMatching, MomentReset, Unscented
 from bayeswm.structures import FromFunction, Pendulum
 from tests.hidden_models import hidden_mode_worlds
 from tests.propagation import linear_systems as lin
@@ -266,3 +266,33 @@ def test_a_recalibrated_model_maps_moments_too(method: Method) -> None:
         bwm.propagate(m, torch.zeros(2), torch.zeros(4, 1), method=method, generator=generator()) for m in (wide, model)
     )
     torch.testing.assert_close(one.stddev, 2 * other.stddev)
+
+
+@pytest.mark.parametrize(
+    "method", [FixedWorlds(2), MomentReset(9), MomentMatching(), Unscented(), Linearized()], ids=repr
+)
+def test_beliefs_and_plans_that_are_none(method: Method) -> None:
+    model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium())
+    g, plan = torch.Generator().manual_seed(0), torch.zeros(2, 1)
+    for mean in (torch.zeros(2), torch.zeros(1, 1, 3), torch.zeros(2, 1, 2)):
+        with pytest.raises(bwm.SpecError, match=r"law of the state with means of shape \(1, 1, \*batch, 2\)"):
+            bwm.propagate(model, bwm.Gaussian(mean), plan, method=method, generator=g)
+    nowhere = bwm.Gaussian(torch.full((1, 1, 2), float("nan")))
+    with pytest.raises(bwm.DataError, match="finite belief"):
+        bwm.propagate(model, nowhere, plan, method=method, generator=g)
+    planner = bwm.planning.MPPI(bwm.planning.quadratic(torch.ones(2), torch.ones(1)), horizon=2)
+    with pytest.raises(bwm.SpecError, match=r"got a MPPI; bayeswm\.planning\.PlannedPolicy"):
+        bwm.propagate(model, torch.zeros(2), planner, horizon=2, method=method, generator=g)
+
+
+def test_settings_of_the_wrong_kind() -> None:
+    model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium())
+    g, plan = torch.Generator().manual_seed(0), torch.zeros(2, 1)
+    for method in (FixedWorlds(1.5), FreshWorlds(0), MomentReset(10.5)):
+        with pytest.raises(bwm.SpecError, match="an integer particles >= 1"):
+            bwm.propagate(model, torch.zeros(2), plan, method=method, generator=g)
+    with pytest.raises(bwm.SpecError, match=r"an integer worlds >= 1, got 1\.5"):
+        bwm.propagate(model, torch.zeros(2), plan, worlds=1.5)
+    for function in (bwm.propagate, bwm.rollout):
+        with pytest.raises(bwm.SpecError, match="expected a model or worlds, got a Pendulum"):
+            function(model.structure, torch.zeros(2), plan)
