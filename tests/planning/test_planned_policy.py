@@ -7,7 +7,7 @@ from bayeswm.planning.planned_policy import act_out
 
 SCHEMA = bwm.Schema(state=[bwm.Variable("x")], action=[bwm.Variable("u", bounds=(-1, 1))], time_step=0.1)
 TRUTH = bwm.KnownDynamics(structure=bwm.structures.Linear(SCHEMA, A=1.0, B=1.0))
-PLANNER = CEM(quadratic(torch.ones(1), torch.tensor([0.01])), horizon=3, samples=64, elites=8, iterations=10)
+PLANNER = CEM(quadratic(torch.ones(1), torch.tensor([0.01])), horizon=3, samples=256, elites=32, iterations=12)
 
 
 def generator(seed=0):
@@ -20,7 +20,7 @@ def test_it_does_what_a_closed_loop_does():
     found = bwm.rollout(TRUTH, starts, policy, horizon=4, particles=1).particles[0, 0]
     loop = closed_loop(TRUTH, TRUTH, PLANNER, starts=starts, steps=4, generator=generator()).trajectories
     # both reach the goal; other random numbers, the same optimum to the precision of the search
-    torch.testing.assert_close(found, loop.states()[:, 1:], atol=0.01, rtol=0)
+    torch.testing.assert_close(found, loop.states()[:, 1:], atol=0.02, rtol=0)
     again = PlannedPolicy(PLANNER, TRUTH, generator=generator())
     assert torch.equal(found, bwm.rollout(TRUTH, starts, again, horizon=4, particles=1).particles[0, 0])
 
