@@ -32,7 +32,8 @@ def saturating_sine(x: Tensor) -> Tensor:
 
     Examples
     --------
-    >>> saturating_sine(torch.tensor([0.0, 0.75 * torch.pi, torch.pi])).numpy().round(4).tolist()
-    [0.0, 1.0, 0.8650000095367432]
+    >>> x = torch.pi * torch.tensor([0.0, 0.75, 1.0], dtype=torch.float64)
+    >>> saturating_sine(x).numpy().round(4).tolist()
+    [0.0, 1.0, 0.9743]
     """
     return (9 * torch.sin(x * (2 / 3)) + torch.sin(2 * x)) / 8
