@@ -1,4 +1,4 @@
-"""A pendulum swung up by a policy learned from scratch, as PILCO does: a Gaussian process, moments, L-BFGS.
+"""A pendulum swung up by a policy learned from scratch, as PILCO does: a Gaussian process, moments, gradients.
 
 An episode lasts 40 steps of 0.1 s; the first has random actions, and the time counts it. The policy sees the state with
 noise of sd 0.01 and is fixed for an episode; after it the model learns from all that was seen, and the policy is
@@ -18,7 +18,7 @@ from torch import Tensor
 
 import bayeswm as bwm
 from bayeswm.base import Gaussian
-from bayeswm.planning import LBFGS, PolicyCost, RBFPolicy, optimise_policy, saturating, tip_distance
+from bayeswm.planning import LBFGS, Adam, PolicyCost, RBFPolicy, optimise_policy, saturating, tip_distance
 from bayeswm.planning.policy import ParametricPolicy
 from bayeswm.propagation import FixedWorlds, Method, MomentMatching
 from bayeswm.structures import Pendulum
@@ -80,7 +80,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> None:
             belief=start,
             horizon=STEPS,
             method=methods()[name],
-            descent=LBFGS(iterations=args.iterations),
+            descent=Adam(args.iterations, rate=0.05) if args.descent == "Adam" else LBFGS(args.iterations),
             restarts=args.restarts,
             worlds=20,
             generator=g,
@@ -104,6 +104,7 @@ def main() -> None:
     """Run the attempts."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", default=["moments"], choices=list(methods()))
+    parser.add_argument("--descent", default="LBFGS", choices=["LBFGS", "Adam"])
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--episodes", type=int, default=5)
     parser.add_argument("--iterations", type=int, default=40)

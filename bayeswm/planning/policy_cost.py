@@ -128,6 +128,7 @@ class PolicyCost:
             len(self.worlds),
             self._generator(self._seed),
             ready=self.worlds,
+            split=False,
         )
         with warnings.catch_warnings():  # what diverges is counted as such
             warnings.simplefilter("ignore", DivergenceWarning)
