@@ -25,9 +25,8 @@ from bayeswm.structures import Pendulum
 
 STEPS, SENSOR, CEILING = 40, 0.01, 24.66
 ROD = Pendulum.swing_up()
-OBJECTIVE = saturating(
-    tip_distance(ROD.schema, ["angle"], lengths=[1.0], target=[0.0, 1.0], upright=torch.pi), width=0.5
-)
+TIP = tip_distance(ROD.schema, ["angle"], lengths=[1.0], target=[0.0, 1.0], upright=torch.pi)
+OBJECTIVE = saturating(TIP, width=0.5)
 
 
 def methods() -> dict[str, Method]:
@@ -76,7 +75,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> None:
         fitted = optimise_policy(
             model,
             policy,
-            OBJECTIVE,
+            saturating(TIP, width=args.width),
             belief=start,
             horizon=STEPS,
             method=methods()[name],
@@ -106,6 +105,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=["moments"], choices=list(methods()))
     parser.add_argument("--descent", default="LBFGS", choices=["LBFGS", "Adam"])
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--width", type=float, default=0.5, help="of the cost in the search, m; the return's is 0.5")
     parser.add_argument("--episodes", type=int, default=5)
     parser.add_argument("--iterations", type=int, default=40)
     parser.add_argument("--restarts", type=int, default=2)
