@@ -1,8 +1,11 @@
 """Planners: which action is best, over a distribution of what may happen."""
 
+from bayeswm.planning.binomial_bounds import BinomialBound, ClopperPearson, Wilson
 from bayeswm.planning.cem import CEM
-from bayeswm.planning.constraints import Constraint
+from bayeswm.planning.chance import Assessment, ChanceConstraint, FromParticles
+from bayeswm.planning.constraints import Constraint, Imagined
 from bayeswm.planning.costs import quadratic, saturating, tip_distance
+from bayeswm.planning.inside_tube import InsideTube
 from bayeswm.planning.limits import Limits
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.plan import Plan
@@ -20,14 +23,26 @@ from bayeswm.planning.risk import (
     Risk,
     WorstWorld,
 )
+from bayeswm.planning.safe_sets import HalfSpaces
+from bayeswm.planning.tightening import GaussianTightening
+from bayeswm.planning.violation import Violation
 
 __all__ = [
     "CEM",
     "Aleatoric",
+    "Assessment",
+    "BinomialBound",
     "CVaR",
+    "ChanceConstraint",
+    "ClopperPearson",
     "Constraint",
     "Entropic",
     "Epistemic",
+    "FromParticles",
+    "GaussianTightening",
+    "HalfSpaces",
+    "Imagined",
+    "InsideTube",
     "Limits",
     "Mean",
     "MeanDeviation",
@@ -39,6 +54,8 @@ __all__ = [
     "Quantile",
     "Risk",
     "Score",
+    "Violation",
+    "Wilson",
     "WorstWorld",
     "quadratic",
     "saturating",

@@ -17,7 +17,8 @@ from bayeswm.base.shuffle import Shuffle
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.trees import tree_map
 from bayeswm.base.worlds import Belief, Noise, Worlds
-from bayeswm.planning.constraints import Constraint
+from bayeswm.planning.constraints import Constraint, Imagined
+from bayeswm.planning.finished import finished, maps_forecasts
 from bayeswm.planning.limits import Limits
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.risk import Risk
@@ -97,7 +98,7 @@ class Problem:
         self.context = _context(worlds, context, self.starts, steps=horizon)
         self.previous = None if previous is None else previous.to(worlds.device, worlds.dtype)
         self.noise = _noise(worlds, self.belief, (particles, len(self.starts), horizon), generator=generator)
-        self.meetings: list[Tensor] = []
+        self.fresh_worlds, self.meetings = fresh_worlds, list[Tensor]()
         if fresh_worlds and len(worlds) > 1:
             shuffle = Shuffle(worlds, generator, size=(len(worlds), particles))
             self.meetings = [shuffle.draw() for _ in range(horizon - 1)]
@@ -105,6 +106,23 @@ class Problem:
         if all(v is None for v in self.noise) and not self.meetings:
             self.particles = 1
         self._origin = worlds.start(self.belief, self.context[..., 0, :], Noise(self.noise.initial, self.noise.episode))
+
+    def again(self, *, particles: int, worlds: Worlds | None = None, generator: torch.Generator | None) -> Problem:
+        """Return the same problem with new noise, and perhaps in other worlds."""
+        return Problem(
+            self.objective,
+            self.worlds if worlds is None else worlds,
+            self.belief,
+            horizon=self.horizon,
+            particles=particles,
+            risk=self.risk,
+            limits=self.limits,
+            constraints=self.constraints,
+            context=self.context.squeeze(0),
+            previous=self.previous,
+            generator=generator,
+            fresh_worlds=self.fresh_worlds,
+        )
 
     @property
     def state(self) -> Tensor:
@@ -123,11 +141,13 @@ class Problem:
         Returns
         -------
         Tensor, shape (worlds, particles, candidates, *starts, H + 1, S)
+            Mapped where the worlds map their forecasts, as recalibrated ones do.
         """
         worlds, context, noise = self.worlds, self.context, self.noise.step
         size = (len(worlds), self.particles, len(actions), *self.starts)
         carry = self._spread(self._origin, len(actions))
         states = [worlds.state(carry)]
+        laws: list[Law] | None = [] if maps_forecasts(worlds) else None
         store: Tensor | None = None
         keep = torch.is_grad_enabled() and (actions.requires_grad or states[0].requires_grad)
         for t in range(self.horizon):
@@ -138,6 +158,8 @@ class Problem:
                 law = shuffle.transition(carry, *given, step=t, meeting=self.meetings[t - 1])
             else:
                 law = worlds.transition(carry, *given, step=t)
+            if laws is not None:
+                laws.append(law)
             carry = law.push(step_noise)
             x = worlds.state(carry)
             if keep:
@@ -147,9 +169,9 @@ class Problem:
                 store = x.new_empty(*size, self.horizon + 1, x.shape[-1])
                 store[..., 0, :] = states[0]
             store[..., t + 1, :] = x
-        if store is not None:
-            return store
-        return torch.stack([x.expand(*size, x.shape[-1]) for x in states], -2)
+        if store is None:
+            store = torch.stack([x.expand(*size, x.shape[-1]) for x in states], -2)
+        return store if laws is None else finished(worlds, laws, store, fresh_worlds=bool(self.meetings))
 
     def costs(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the states, the cost of each particle (infinite where it diverged), and which ones diverged."""
@@ -166,6 +188,10 @@ class Problem:
             costs = torch.where(bad, float("inf"), costs)
         return states, costs, bad
 
+    def imagined(self, states: Tensor, actions: Tensor) -> Imagined:
+        """Return trajectories of :meth:`trajectories` as constraints see them."""
+        return Imagined(states, actions, self.context, self.worlds, self.belief, bool(self.meetings))
+
     def score(self, actions: Tensor) -> Score:
         """Return what candidates are worth.
 
@@ -177,8 +203,9 @@ class Problem:
         states, costs, bad = self.costs(actions)
         cost = self.risk(costs, self.worlds.log_weight)
         excess = torch.zeros_like(cost)
+        imagined = self.imagined(states, actions)
         for constraint in self.constraints:
-            over = constraint.excess(states, actions, self.context, self.worlds.log_weight)
+            over = constraint.excess(imagined)
             over = torch.where(over.isfinite(), over, float("inf"))
             if constraint.penalty is None:
                 excess = excess + over
