@@ -13,14 +13,15 @@ from bayeswm.base.version import __version__
 from bayeswm.models import *  # noqa: F403
 
 if TYPE_CHECKING:
+    from bayeswm import causal as causal
     from bayeswm import data as data
     from bayeswm import diagnostics as diagnostics
     from bayeswm import planning as planning
     from bayeswm import plot as plot
     from bayeswm import testing as testing
 
-# imported on first use: they need xarray, Gymnasium, matplotlib or Hypothesis
-_LAZY = ("data", "diagnostics", "planning", "plot", "testing")
+# imported on first use: not everybody needs them, or they need xarray, Gymnasium, matplotlib or Hypothesis
+_LAZY = ("causal", "data", "diagnostics", "planning", "plot", "testing")
 saving.LATER["RecalibratedModel"] = "bayeswm.diagnostics.recalibrated"
 
 __all__ = ["base", "inference", "models", "structures", *_LAZY, *base.__all__, *models.__all__, "__version__"]  # pyright: ignore[reportUnsupportedDunderAll]

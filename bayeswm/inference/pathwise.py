@@ -4,15 +4,46 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from bayeswm.base.random import uniform
-from bayeswm.inference.gp_exact import ExactPosterior
+from bayeswm.inference.gp_algebra import Kernel
+from bayeswm.inference.gp_exact import ExactPosterior, Hyper
 from bayeswm.inference.gp_sparse import SparsePosterior
 
 type Posterior = ExactPosterior | SparsePosterior
+
+
+class Support(NamedTuple):
+    """What drawn functions need of the posterior that they came from, to be evaluated in any number format.
+
+    ``centers`` has shape (S, n, D); :class:`ExactPosterior` describes the rest.
+
+    Examples
+    --------
+    >>> from bayeswm.inference import RBF
+    >>> one = torch.ones(1, dtype=torch.float64)
+    >>> support = Support(RBF(), one.view(1, 1, 1), Hyper(one.view(1, 1), 0.1 * one))
+    >>> support.to(torch.float32).centers.dtype
+    torch.float32
+    """
+
+    kernel: Kernel
+    centers: Tensor
+    hyper: Hyper
+
+    @classmethod
+    def of(cls, posterior: Posterior | Support) -> Support:
+        """Return the part of a posterior that evaluation needs."""
+        return cls(posterior.kernel, posterior.centers, posterior.hyper)
+
+    def to(self, target: torch.device | str | torch.dtype) -> Support:
+        """Return this on another device or in another number format."""
+        return Support(self.kernel, self.centers.to(target), Hyper(*(v.to(target) for v in self.hyper)))
+
 
 # doubles in the largest temporary of a loop over points: what a core keeps close to it
 _CHUNK = 2**17
@@ -67,12 +98,12 @@ def draw_paths(posterior: Posterior, count: int, *, features: int, generator: to
     return {**paths, "update": posterior.update(_waves(paths, centers.expand(count, -1, -1, -1)), generator)}
 
 
-def evaluate_paths(posterior: Posterior, paths: Mapping[str, Tensor], points: Tensor) -> Tensor:
+def evaluate_paths(posterior: Posterior | Support, paths: Mapping[str, Tensor], points: Tensor) -> Tensor:
     """Return the values of drawn functions.
 
     Parameters
     ----------
-    posterior : ExactPosterior or SparsePosterior
+    posterior : ExactPosterior, SparsePosterior or Support
         What they were drawn from.
     paths : mapping of str to Tensor
         What :func:`draw_paths` returned.
@@ -112,7 +143,7 @@ def _waves(paths: Mapping[str, Tensor], points: Tensor) -> Tensor:
     return torch.cat(values).view(*paths["phase"].shape[:2], -1)
 
 
-def _data(posterior: Posterior, paths: Mapping[str, Tensor], points: Tensor, output: int) -> Tensor:  # noqa: PLR0917 (hot path)
+def _data(posterior: Posterior | Support, paths: Mapping[str, Tensor], points: Tensor, output: int) -> Tensor:  # noqa: PLR0917 (hot path)
     """Return what the data add to one output at points (count or 1, m, D), shape (count, m)."""
     update, centers = paths["update"][:, output], posterior.centers[output]
     values = posterior.hyper.values[output]

@@ -92,10 +92,10 @@ class Inputs:
         return found
 
     def __call__(self, state: Tensor, action: Tensor, context: Tensor) -> Tensor:
-        """Return the inputs, shape (*batch, D), in float64."""
+        """Return the inputs, shape (*batch, D)."""
         s = self.schema
         batch = torch.broadcast_shapes(state.shape[:-1], action.shape[:-1], context.shape[:-1])
-        given = [p.double() for p in (state, action, context)]
+        given = (state, action, context)
         parts = [g.embed(p) for g, p in zip((s.state, s.action, s.context), given, strict=True)]
         if self.raw:
             parts.append(torch.cat([p.expand(*batch, p.shape[-1]) for p in given], -1)[..., list(self.raw)])

@@ -18,7 +18,7 @@ from bayeswm.base.trajectories import Transitions
 from bayeswm.base.worlds import MarkovWorlds
 from bayeswm.inference.gp_algebra import Kernel
 from bayeswm.inference.gp_exact import ExactPosterior, Hyper
-from bayeswm.inference.pathwise import Posterior, evaluate_paths
+from bayeswm.inference.pathwise import Posterior, Support, evaluate_paths
 from bayeswm.models.gp_inputs import Inputs
 
 
@@ -29,6 +29,7 @@ class Residual:
     columns: Inputs
     mean: Structure | None
     posterior: Posterior
+    """Given data, in standardised units."""
     input_mean: Tensor
     input_scale: Tensor
     output_scale: Tensor
@@ -78,7 +79,8 @@ class Residual:
 
     def inputs(self, state: Tensor, action: Tensor, context: Tensor) -> Tensor:
         """Return standardised inputs, shape (*batch, D)."""
-        return (self.columns(state, action, context) - self.input_mean) / self.input_scale
+        given = (v.to(self.input_mean) for v in (state, action, context))
+        return (self.columns(*given) - self.input_mean) / self.input_scale
 
     def outputs(self, data: Transitions) -> Tensor:
         """Return scaled, unmixed differences between what came and what the mean says, shape (S, n)."""
@@ -96,6 +98,15 @@ class Residual:
             return torch.diag_embed(variance * self.output_scale.square())
         mixing = self.output_scale[:, None] * self.mixing
         return (mixing * variance[..., None, :]) @ mixing.mT
+
+    def to(self, target: torch.device | str | torch.dtype) -> Residual:
+        """Return this on another device or in another number format, all but the posterior."""
+        moved = {
+            field.name: value.to(target)
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return dataclasses.replace(self, **moved)
 
     @property
     def noise(self) -> Tensor:
@@ -126,6 +137,8 @@ class GaussianProcessWorlds(MarkovWorlds):
         ``process_noise`` (worlds, S) in the state's.
     log_weight : Tensor, shape (worlds,), optional
         Equal weights by default.
+    support : Support, optional
+        What the functions are evaluated with; the residual's posterior by default.
     """
 
     def __init__(
@@ -135,6 +148,7 @@ class GaussianProcessWorlds(MarkovWorlds):
         *,
         log_weight: Tensor | None = None,
         exhaustive: bool = False,
+        support: Support | None = None,
     ) -> None:
         self.residual, self.schema, self.parameters = residual, residual.schema, dict(parameters)
         noise = self.parameters["process_noise"]
@@ -143,6 +157,7 @@ class GaussianProcessWorlds(MarkovWorlds):
         self.log_weight = torch.log_softmax(log_weight.double(), 0)
         self.exhaustive = exhaustive
         self.noise_size = residual.schema.state.size
+        self._support = Support.of(residual.posterior) if support is None else support
 
     @override
     def transition(
@@ -157,7 +172,7 @@ class GaussianProcessWorlds(MarkovWorlds):
             state, action, context = (v[:1] if v.ndim == carry.ndim else v for v in (carry, action, context))
         points = r.inputs(state, action, context)
         full = points.shape[1:-1]
-        values = evaluate_paths(r.posterior, self.parameters, points.reshape(len(points), -1, points.shape[-1]))
+        values = evaluate_paths(self._support, self.parameters, points.reshape(len(points), -1, points.shape[-1]))
         known = r.known(state, action, context, step)
         mean = known + r.changes(values.view(len(values), *full, -1))
         scale = self.parameters["process_noise"].view(len(self), *(1,) * (mean.ndim - 2), -1)
@@ -165,7 +180,15 @@ class GaussianProcessWorlds(MarkovWorlds):
 
     @override
     def _with(self, *, parameters: Mapping[str, Tensor], log_weight: Tensor, exhaustive: bool) -> Self:
-        return type(self)(self.residual, parameters, log_weight=log_weight, exhaustive=exhaustive)
+        return type(self)(
+            self.residual, parameters, log_weight=log_weight, exhaustive=exhaustive, support=self._support
+        )
+
+    @override
+    def to(self, target: torch.device | str | torch.dtype) -> Self:
+        moved = super().to(target)
+        moved.residual, moved._support = self.residual.to(target), self._support.to(target)
+        return moved
 
 
 def _same_in_all_worlds(values: Tensor, ndim: int) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -100,7 +101,7 @@ def tip_distance(
     schema : Schema
         Where the variables are.
     angles : sequence of str
-        Angle of each link against the vertical, from the pivot outwards.
+        Angle of each link against the vertical, from the pivot outwards; above 0 where the tip is on the positive side.
     lengths : sequence of float
         Length of each link, in m.
     target : sequence of float
@@ -108,12 +109,12 @@ def tip_distance(
     base : str, optional
         Horizontal position of the pivot, in m, such as a cart's.
     upright : float
-        The angle at which a link points up, in rad.
+        0 where angles count from upright, pi where they count from hanging, as in the structures.
 
     Raises
     ------
     UnknownVariableError, SpecError
-        For names that the schema does not have; unless there is one length for each angle.
+        For names that the schema does not have; unless there is one length for each angle and ``upright`` is 0 or pi.
 
     Examples
     --------
@@ -127,6 +128,9 @@ def tip_distance(
         raise SpecError(f"expected one length for each angle, got {len(angles)} angles and {len(lengths)} lengths")
     if len(target) != 2:
         raise SpecError(f"expected a target (horizontal, vertical), got {len(target)} numbers")
+    if upright not in (0.0, math.pi):
+        raise SpecError(f"expected upright=0 (angles from upright) or math.pi (from hanging), got {upright}")
+    sense = 1.0 if upright == 0.0 else -1.0
     columns = [schema.state.column(name) for name in angles]
     cart = None if base is None else schema.state.column(base)
 
@@ -134,8 +138,8 @@ def tip_distance(
         across = -target[0] if cart is None else state[..., cart] - target[0]
         up = -target[1]
         for column, length in zip(columns, lengths, strict=True):
-            tilt = state[..., column] - upright
-            across, up = across + length * torch.sin(tilt), up + length * torch.cos(tilt)
+            angle = state[..., column]
+            across, up = across + length * torch.sin(angle), up + sense * length * torch.cos(angle)
         return torch.hypot(torch.as_tensor(across), torch.as_tensor(up))
 
     return distance

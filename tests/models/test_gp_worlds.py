@@ -139,3 +139,13 @@ def test_fits_in_two_threads_are_right():
         assert all(
             torch.equal(a, b) for a, b in zip(*(n._residual.posterior.hyper for n in (m, models[0])), strict=True)
         )
+
+
+def test_worlds_in_single_precision_are_the_same_functions(model):
+    state, action, context = question()
+    worlds = model.draw(5, generator=seeded(2))
+    exact = worlds.transition(worlds.start(state), action, context).mean
+    small = worlds.to(torch.float32)
+    law = small.transition(small.start(state), action.float(), context.float())
+    assert law.mean.dtype == torch.float32
+    torch.testing.assert_close(law.mean.double(), exact, rtol=1e-3, atol=1e-3)

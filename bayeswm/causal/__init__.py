@@ -1,0 +1,42 @@
+"""Causes and effects: graphs, and which effects follow from what was recorded."""
+
+from bayeswm.causal.adjustment import adjust, adjustment_set, backdoor_sets, is_adjustment_set
+from bayeswm.causal.estimand import Estimand, Probability, Product, Ratio, Sum
+from bayeswm.causal.front_door import front_door_sets, is_front_door_set
+from bayeswm.causal.graph import CausalGraph
+from bayeswm.causal.hedge import Hedge
+from bayeswm.causal.identification import identify
+from bayeswm.causal.instruments import Instrument, instruments
+from bayeswm.causal.names import at
+from bayeswm.causal.sequential import SequentialAdjustment, sequential_backdoor
+from bayeswm.causal.tables import Table
+from bayeswm.causal.time_graph import TimeGraph
+from bayeswm.causal.verdict import Identifiable, NotIdentifiable, Query, Unknown
+
+__all__ = [
+    "CausalGraph",
+    "Estimand",
+    "Hedge",
+    "Identifiable",
+    "Instrument",
+    "NotIdentifiable",
+    "Probability",
+    "Product",
+    "Query",
+    "Ratio",
+    "SequentialAdjustment",
+    "Sum",
+    "Table",
+    "TimeGraph",
+    "Unknown",
+    "adjust",
+    "adjustment_set",
+    "at",
+    "backdoor_sets",
+    "front_door_sets",
+    "identify",
+    "instruments",
+    "is_adjustment_set",
+    "is_front_door_set",
+    "sequential_backdoor",
+]
