@@ -66,9 +66,10 @@ def pushed_to_the_wall(
     particles: int,
     generator: torch.Generator,
     spreads: Sequence[float] = (0.5, 0.2, 0.1, 0.05, 0.02),
+    previous: Plan | None = None,
 ) -> Plan:
     """Plan again and again from what was found, in smaller and smaller neighbourhoods."""
-    plan, first = None, CEM(BEHIND, horizon=STEPS, particles=particles, constraints=[constraint], iterations=15)
+    plan, first = previous, CEM(BEHIND, horizon=STEPS, particles=particles, constraints=[constraint], iterations=15)
     for spread in spreads:
         plan = replace(first, spread=spread).plan(TRUTH, START, generator=generator, previous=plan, done=0)
     assert plan is not None
