@@ -68,10 +68,7 @@ def pendulum(count: int, chosen: list[str]) -> None:
         return -pendulum_cost(state, action, state, state)
 
     best = Optimum(
-        system,
-        lambda x, u, after: reward(x, u),
-        Grid(speed=8.0, torque=2.0),
-        steps=STEPS,  # noqa: ARG005
+        system, lambda x, u, after: reward(x, u), Grid(speed=8.0, torque=2.0), steps=STEPS  # noqa: ARG005
     )
     optimum = best.returns(starts)
     print(f"optimum {optimum.mean():8.2f} +- {optimum.std() / count**0.5:.2f}", flush=True)

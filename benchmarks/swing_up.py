@@ -42,7 +42,9 @@ class Task:
 
 def _tasks() -> dict[str, Task]:
     cart, rod = CartPole.swing_up(), Pendulum.swing_up()
-    tip = tip_distance(cart.schema, ["angle"], lengths=[0.5], target=[0.0, 0.5], base="position", upright=torch.pi)
+    tip = tip_distance(
+        cart.schema, ["angle"], lengths=[0.5], target=[0.0, 0.5], base="position", upright=torch.pi
+    )
     end = tip_distance(rod.schema, ["angle"], lengths=[1.0], target=[0.0, 1.0], upright=torch.pi)
     return {
         "cart-pole": Task(
@@ -79,9 +81,7 @@ def mean_function(model: bwm.GaussianProcess) -> bwm.Worlds:
     return world.replace(amplitude=0.0, update=world.residual.posterior.alpha[None])  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def family(
-    name: str,
-) -> tuple[Callable[[], bwm.DynamicsModel], Callable[[bwm.DynamicsModel, torch.Generator], bwm.Worlds]]:
+def family(name: str) -> tuple[Callable[[], bwm.DynamicsModel], Callable[[bwm.DynamicsModel, torch.Generator], bwm.Worlds]]:
     """How a model is made, and which worlds the planner sees."""
     if name == "ensemble":
         return (
@@ -128,10 +128,7 @@ def run(task: Task, name: str, seed: int, *, episodes: int) -> dict[str, object]
         done.append(torch.stack(actions))
         cost = task.objective.cost(torch.stack(path), done[-1], torch.empty(STEPS, 0, dtype=torch.float64))
         returns.append(STEPS - float(cost))
-        print(
-            f"  seed {seed} episode {episode}: return {returns[-1]:6.2f}  {time.process_time() - began:6.1f} CPU s",
-            flush=True,
-        )
+        print(f"  seed {seed} episode {episode}: return {returns[-1]:6.2f}  {time.process_time() - began:6.1f} CPU s", flush=True)
     return {"returns": returns, "cpu_s": time.process_time() - began}
 
 
