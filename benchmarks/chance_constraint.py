@@ -60,7 +60,7 @@ TRUTH = bwm.KnownDynamics(
 WALL = HalfSpaces.between(SCHEMA, {"place": (None, 1.0)})
 BEHIND = Objective(stage=lambda x, *_: (x[..., 0] - 2.0) ** 2, terminal=lambda x, *_: (x[..., 0] - 2.0) ** 2)
 # particles and spread of each search, from what the one before found
-COARSE = ((300, 0.5), (300, 0.2), (300, 0.1))
+COARSE = tuple((300, s) for s in (0.5, 0.2, 0.1, 0.05, 0.02))
 
 
 def exact(_worlds: object, state: Tensor, actions: Tensor, **_: Any) -> Predictive:
@@ -80,10 +80,17 @@ def to_the_wall(constraint: Constraint, searches: Sequence[tuple[int, float]], *
     """Search in smaller and smaller neighbourhoods."""
     g, plan = make_generator(seed), None
     for particles, spread in searches:
+        many = particles > 5000
         planner = CEM(
-            BEHIND, horizon=STEPS, particles=particles, constraints=[constraint], samples=100, elites=10, iterations=15,
+            BEHIND,
+            horizon=STEPS,
+            particles=particles,
+            constraints=[constraint],
+            samples=40 if many else 200,
+            elites=8 if many else 20,
+            iterations=10 if many else 15,
             spread=spread,
-        )  # fmt: skip
+        )
         plan = planner.plan(TRUTH, START, generator=g, previous=plan, done=0)
     assert plan is not None
     return plan
@@ -98,7 +105,7 @@ def wall(seed: int) -> None:
         f"\nwall, open loop, {RUNS} runs; 5 % +- 4 standard errors is {percent(P + 4 * ERROR * torch.tensor([-1, 1]))}"
     )
     print(f"{'':34} {'% at each step':>40} {'% any':>6}  kept  CPU s")
-    fine = ((20_000, 0.1), (20_000, 0.05), (20_000, 0.02))
+    fine = ((20_000, 0.03), (20_000, 0.01))
     sharp = tuple((1, s) for s in (0.5, 0.2, 0.1, 0.05, 0.02))
     ways = {
         "per step, Gaussian, exact moments": (ChanceConstraint(WALL, by=GaussianTightening(exact)), sharp),
