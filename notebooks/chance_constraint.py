@@ -56,11 +56,18 @@ data
 # The safe set is a pair of half-spaces, -5 <= velocity <= 5. At each step of the plan the probability of being outside is
 # to be at most 5 %, over worlds and noise together. It is told from the mean and the variance of the particles: the mean
 # has to keep 1.64 standard deviations away from the limit.
+#
+# It is asked of the next five steps only. The plan is made anew at every step, but it does not know that: it foresees a
+# pendulum that stands upright under torques fixed in advance, which falls to one side or the other. Asked of all 16
+# steps, the promise would rule out balancing.
 
 # %%
 tip = tip_distance(rod.schema, ["angle"], lengths=[1.0], target=[0.0, 1.0], upright=torch.pi)
 slow = ChanceConstraint(
-    HalfSpaces.between(rod.schema, {"velocity": (-LIMIT, LIMIT)}), probability=0.05, by=GaussianTightening()
+    HalfSpaces.between(rod.schema, {"velocity": (-LIMIT, LIMIT)}),
+    probability=0.05,
+    steps=5,
+    by=GaussianTightening(),
 )
 
 
@@ -100,7 +107,7 @@ for name, (path, plans) in driven.items():
 # on new noise, here in worlds that the planner did not see, and on the true system.
 
 # %%
-fastest = max(range(STEPS - 1), key=lambda t: float(driven["with"][0][t + 2, 1].abs()))
+fastest = max(range(STEPS - 2), key=lambda t: float(driven["with"][0][t + 3, 1].abs()))
 plan = driven["with"][1][fastest]
 others = model.draw(100, generator=generator).to(torch.float32)
 rates = {
@@ -108,7 +115,7 @@ rates = {
     "true system": plan.violation(generator=generator, particles=5000, worlds=truth.draw(1).to(torch.float32))[0],
 }
 for name, found in rates.items():
-    print(f"{name:12}", (100 * found.by_step.value[:6]).round(decimals=1).tolist(), "% in each of the next 6 steps")
+    print(f"{name:12}", (100 * found.by_step.value[:5]).round(decimals=1).tolist(), "% in each of the next 5 steps")
 
 # %% [markdown]
 # ## The picture

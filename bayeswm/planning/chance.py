@@ -106,6 +106,10 @@ class ChanceConstraint(Constraint):
         How probable it may be to be outside.
     jointly : bool
         Whether that is the probability of being outside at any step, or at each step by itself.
+    steps : int, optional
+        How many steps of the plan it is about; all by default. A plan without feedback is less and less certain the
+        further it looks ahead. Where it is made anew at every step, asking for the next few is enough, and asking for
+        all may rule out what is safe under feedback, such as balancing.
     by : FromParticles, GaussianTightening or InsideTube
         How it is told.
     penalty : float, optional
@@ -114,7 +118,8 @@ class ChanceConstraint(Constraint):
     Raises
     ------
     SpecError
-        For a probability that is not between 0 and 0.5, or a penalty below 0, or where ``by`` does not fit.
+        For a probability that is not between 0 and 0.5, a penalty below 0, fewer than 1 step, or where ``by`` does not
+        fit.
 
     Examples
     --------
@@ -136,12 +141,15 @@ class ChanceConstraint(Constraint):
     _: KW_ONLY
     probability: float = 0.05
     jointly: bool = False
+    steps: int | None = None
     by: Assessment = FromParticles()
     penalty: float | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.probability < 0.5:
             raise SpecError(f"expected a probability between 0 and 0.5, got {self.probability}")
+        if self.steps is not None and self.steps < 1:
+            raise SpecError(f"expected steps >= 1, or None for all, got {self.steps}")
         if self.penalty is not None and not self.penalty >= 0:
             raise SpecError(f"expected a penalty >= 0, or None for a hard constraint, got {self.penalty}")
         if isinstance(self.by, type) or not isinstance(self.by, Assessment):
@@ -150,12 +158,15 @@ class ChanceConstraint(Constraint):
 
     @override
     def excess(self, imagined: Imagined) -> Tensor:
-        return self.by.excess(self, imagined)
+        return self.by.excess(self, imagined if self.steps is None else imagined.first(self.steps))
 
     @override
     def broken(self, imagined: Imagined) -> Tensor:
         margin = self.margins(imagined)
-        return ~margin if margin.dtype == torch.bool else ~(margin >= 0)
+        broken = ~margin if margin.dtype == torch.bool else ~(margin >= 0)
+        if self.steps is None:
+            return broken
+        return broken & (torch.arange(margin.shape[-1], device=margin.device) < self.steps)
 
     def margins(self, imagined: Imagined) -> Tensor:
         """Return how far particles are inside after each step, shape (worlds, particles, *batch, H).

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
@@ -42,6 +42,15 @@ class Imagined:
     def reached(self) -> Tensor:
         """The states after each step, shape (worlds, particles, *batch, H, S)."""
         return self.states[..., 1:, :]
+
+    def first(self, steps: int) -> Imagined:
+        """Return the first steps of it."""
+        return replace(
+            self,
+            states=self.states[..., : steps + 1, :],
+            actions=self.actions[..., :steps, :],
+            context=self.context[..., :steps, :],
+        )
 
     @property
     def log_weight(self) -> Tensor:

@@ -88,6 +88,14 @@ def test_the_set_may_depend_on_the_step_and_broadcast() -> None:
     assert late.broken(imagined(paths)).flatten().tolist() == [False, False, True]
 
 
+def test_only_the_first_steps_count_where_it_is_about_these() -> None:
+    paths = torch.tensor([1.0, 1.0, -1.0, -1.0]).view(1, 1, 1, 4, 1)
+    two, three = (ChanceConstraint(POSITIVE, steps=n) for n in (2, 3))
+    assert (float(two.excess(imagined(paths))), float(three.excess(imagined(paths)))) == (0.0, 1.0)
+    assert three.broken(imagined(paths)).flatten().tolist() == [False, False, True, False]
+    assert float(ChanceConstraint(POSITIVE, steps=9).excess(imagined(paths))) == 2.0
+
+
 def test_candidates_do_not_see_each_other() -> None:
     paths = draw(3, 20, 7, 4, 2)
     for by in (FromParticles(), FromParticles(Wilson())):
@@ -137,6 +145,7 @@ def test_drawn_worlds_are_counted_as_worlds_by_a_bound() -> None:
         {"probability": 0.0},
         {"probability": 0.5},
         {"penalty": -1.0},
+        {"steps": 0},
         {"by": FromParticles},
         {"by": GaussianTightening()},
     ],

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 import bayeswm as bwm
+from bayeswm.base.predictive import Predictive
 from bayeswm.planning import ChanceConstraint, GaussianTightening, HalfSpaces
 from bayeswm.planning.tightening import gaussian_excess, margin_moments
 from tests.planning.walls import STEPS, TRUTH, WALL, exact_moments, imagined, pushed_to_the_wall
@@ -96,6 +97,18 @@ def test_a_forecast_of_another_shape_is_refused() -> None:
     g = torch.Generator().manual_seed(0)
     with pytest.raises(bwm.SpecError, match="forecast over the batch and steps"):
         pushed_to_the_wall(chance, particles=1, generator=g)
+
+
+def test_a_forecast_is_asked_for_the_steps_that_count() -> None:
+    asked: list[int] = []
+
+    def forecast(worlds: object, state: torch.Tensor, actions: torch.Tensor, context: torch.Tensor) -> Predictive:
+        asked.append(actions.shape[-2])
+        return exact_moments(worlds, state, actions)
+
+    chance = ChanceConstraint(WALL, steps=2, by=GaussianTightening(forecast))
+    pushed_to_the_wall(chance, particles=1, generator=torch.Generator().manual_seed(0), spreads=(0.5,))
+    assert set(asked) == {2}
 
 
 def at_most(rate: torch.Tensor, limit: float, *, draws: int) -> bool:
