@@ -100,7 +100,13 @@ def swing(constraints, seed=1):
 driven = {"without": swing([]), "with": swing([slow])}
 for name, (path, plans) in driven.items():
     kept = sum(bool(p.feasible) for p in plans)
-    print(f"{name:8}: top speed {path[:, 1].abs().max():.2f} rad/s, {kept} of {STEPS} plans keep the promise")
+    reward = torch.exp(-0.5 * (tip(path[1:]) / 0.5).square()).sum()
+    print(
+        f"{name:8}: top speed {path[:, 1].abs().max():.2f} rad/s, upright for {0.1 * reward:.2f} s, "
+        f"{kept} of {STEPS} plans keep the promise"
+    )
+assert driven["without"][0][:, 1].abs().max() > LIMIT > driven["with"][0][:, 1].abs().max()
+assert tip(driven["with"][0][-1]) < 0.3
 
 # %% [markdown]
 # **How often would a plan break it?** Its own particles chose the plan, so they are no witnesses. `plan.violation` counts
@@ -138,3 +144,9 @@ for ax, (name, (path, plans)) in zip(axes, driven.items(), strict=True):
 axes[0].set_ylabel("velocity (rad/s)")
 axes[1].legend(fontsize=8)
 figure.savefig(out / "speeds.png", dpi=120)
+
+# %% [markdown]
+# **Answer.** Yes: the free swing passes 5 rad/s on its way, the constrained one turns just below it and still ends
+# upright, a little later. One swing proves no probability; the counts on new noise say that the next steps of the plan at
+# its fastest moment break the limit far less than one time in twenty. That the executed trajectory leaves what was
+# foreseen at first is no failure of the forecast: the plan was changed on the way.

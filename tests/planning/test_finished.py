@@ -55,7 +55,7 @@ def test_a_recalibrated_model_keeps_its_distance_from_the_wall(data: bwm.Traject
     """The model believes in half of the noise and breaks the constraint far too often in truth; mapped it does not."""
     g = torch.Generator().manual_seed(0)
     objective = Objective(terminal=lambda x, c: (x[..., 0] - 2.0) ** 2)
-    planner = CEM(objective, horizon=3, worlds=1, particles=500, samples=48, elites=8, iterations=10,
+    planner = CEM(objective, horizon=3, worlds=1, particles=500, samples=64, elites=8, iterations=12,
                   constraints=[ChanceConstraint(WALL, by=GaussianTightening())])  # fmt: skip
     rates: list[float] = []
     for model in (overconfident(), recalibrate(overconfident(), data, horizon=3, method=method)):
