@@ -7,11 +7,13 @@ import importlib.util
 from typing import TYPE_CHECKING, Any
 
 from bayeswm.planning.attraction import Attraction, region_of_attraction
+from bayeswm.planning.binomial_bounds import BinomialBound, ClopperPearson, Wilson
 from bayeswm.planning.budget import Budgeted, epistemic_budget
 from bayeswm.planning.cem import CEM
+from bayeswm.planning.chance import Assessment, ChanceConstraint, FromParticles
 from bayeswm.planning.closed_loop import Certified, certify, closed_loop_jacobian
 from bayeswm.planning.confidence import clopper_pearson
-from bayeswm.planning.constraints import Constraint
+from bayeswm.planning.constraints import Constraint, Imagined
 from bayeswm.planning.control import closed_loop, control
 from bayeswm.planning.costs import quadratic, saturating, tip_distance
 from bayeswm.planning.descent import LBFGS, Adam, Descent
@@ -19,6 +21,7 @@ from bayeswm.planning.frozen import frozen
 from bayeswm.planning.gradient import Gradient
 from bayeswm.planning.icem import ICEM
 from bayeswm.planning.ilqr import ILQR
+from bayeswm.planning.inside_tube import InsideTube
 from bayeswm.planning.learn import Learned, learn
 from bayeswm.planning.level_set import LevelSet, sampled_level_set
 from bayeswm.planning.limits import Limits
@@ -56,7 +59,10 @@ from bayeswm.planning.risk import (
     Risk,
     WorstWorld,
 )
+from bayeswm.planning.safe_sets import HalfSpaces
 from bayeswm.planning.squashing import saturating_sine
+from bayeswm.planning.tightening import GaussianTightening
+from bayeswm.planning.violation import Violation
 
 if TYPE_CHECKING:
     from bayeswm.planning.env import WorldModelEnv, WorldModelVectorEnv
@@ -73,18 +79,27 @@ __all__ = [
     "MPPI",
     "Adam",
     "Aleatoric",
+    "Assessment",
     "Attraction",
+    "BinomialBound",
     "Budgeted",
     "CVaR",
     "Certificate",
     "Certified",
+    "ChanceConstraint",
+    "ClopperPearson",
     "Constraint",
     "Controlled",
     "Descent",
     "Entropic",
     "Epistemic",
     "FittedPolicy",
+    "FromParticles",
+    "GaussianTightening",
     "Gradient",
+    "HalfSpaces",
+    "Imagined",
+    "InsideTube",
     "Learned",
     "LevelSet",
     "Limits",
@@ -110,6 +125,8 @@ __all__ = [
     "Risk",
     "Score",
     "Simulated",
+    "Violation",
+    "Wilson",
     "WorldModelEnv",
     "WorldModelVectorEnv",
     "WorstWorld",
