@@ -7,8 +7,12 @@ from bayeswm.causal.graph import CausalGraph
 from bayeswm.causal.hedge import Hedge
 from bayeswm.causal.identification import identify
 from bayeswm.causal.instruments import Instrument, instruments
+from bayeswm.causal.intervened import IntervenedModel, IntervenedWorlds, intervene
+from bayeswm.causal.intervention import Intervention, clamp, do, shift
+from bayeswm.causal.mechanism import Mechanism
 from bayeswm.causal.names import at
 from bayeswm.causal.sequential import SequentialAdjustment, sequential_backdoor
+from bayeswm.causal.structural import StructuralModel, StructuralWorlds
 from bayeswm.causal.tables import Table
 from bayeswm.causal.time_graph import TimeGraph
 from bayeswm.causal.verdict import Identifiable, NotIdentifiable, Query, Unknown
@@ -19,12 +23,18 @@ __all__ = [
     "Hedge",
     "Identifiable",
     "Instrument",
+    "IntervenedModel",
+    "IntervenedWorlds",
+    "Intervention",
+    "Mechanism",
     "NotIdentifiable",
     "Probability",
     "Product",
     "Query",
     "Ratio",
     "SequentialAdjustment",
+    "StructuralModel",
+    "StructuralWorlds",
     "Sum",
     "Table",
     "TimeGraph",
@@ -33,10 +43,14 @@ __all__ = [
     "adjustment_set",
     "at",
     "backdoor_sets",
+    "clamp",
+    "do",
     "front_door_sets",
     "identify",
     "instruments",
+    "intervene",
     "is_adjustment_set",
     "is_front_door_set",
     "sequential_backdoor",
+    "shift",
 ]
