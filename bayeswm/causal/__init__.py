@@ -1,6 +1,8 @@
-"""Causes and effects: graphs, and which effects follow from what was recorded."""
+"""Causes and effects: graphs, which effects follow from what was recorded, interventions and counterfactuals."""
 
 from bayeswm.causal.adjustment import adjust, adjustment_set, backdoor_sets, is_adjustment_set
+from bayeswm.causal.counterfactuals import Counterfactual, counterfactual
+from bayeswm.causal.effects import effect
 from bayeswm.causal.estimand import Estimand, Probability, Product, Ratio, Sum
 from bayeswm.causal.front_door import front_door_sets, is_front_door_set
 from bayeswm.causal.graph import CausalGraph
@@ -10,6 +12,7 @@ from bayeswm.causal.instruments import Instrument, instruments
 from bayeswm.causal.intervened import IntervenedModel, IntervenedWorlds, intervene
 from bayeswm.causal.intervention import Intervention, clamp, do, shift
 from bayeswm.causal.mechanism import Mechanism
+from bayeswm.causal.mediation import mediation
 from bayeswm.causal.names import at
 from bayeswm.causal.sequential import SequentialAdjustment, sequential_backdoor
 from bayeswm.causal.structural import StructuralModel, StructuralWorlds
@@ -19,6 +22,7 @@ from bayeswm.causal.verdict import Identifiable, NotIdentifiable, Query, Unknown
 
 __all__ = [
     "CausalGraph",
+    "Counterfactual",
     "Estimand",
     "Hedge",
     "Identifiable",
@@ -44,13 +48,16 @@ __all__ = [
     "at",
     "backdoor_sets",
     "clamp",
+    "counterfactual",
     "do",
+    "effect",
     "front_door_sets",
     "identify",
     "instruments",
     "intervene",
     "is_adjustment_set",
     "is_front_door_set",
+    "mediation",
     "sequential_backdoor",
     "shift",
 ]

@@ -13,7 +13,6 @@ from torch.distributions import Normal
 from bayeswm.base.errors import NotInvertible, SpecError
 from bayeswm.base.laws import Gaussian, Law
 from bayeswm.causal.intervention import Assignment, Change
-from bayeswm.causal.mechanism import Mechanism
 from bayeswm.causal.pushed_law import PushedLaw
 
 
