@@ -220,7 +220,8 @@ class ReplayedLaw(PushedLaw):
     @property
     @override
     def lead(self) -> torch.Size:
-        return self.noise.shape[:-1]
+        own = self.law.lead if isinstance(self.law, PushedLaw) else self.law.mean.shape[:-1]
+        return torch.broadcast_shapes(self.noise.shape[:-1], own)
 
     @property
     @override

@@ -43,7 +43,7 @@ class Branches:
     >>> branches = Branches(pendulum, torch.zeros(2), None, horizon=3, generator=torch.Generator().manual_seed(0))
     >>> push, rest = (branches.run(bwm.do(torque=u)) for u in (1.0, 0.0))
     >>> (push.particles - rest.particles)[0, :3, 0, 1].round(decimals=2).tolist()
-    [0.15, 0.15, 0.15]
+    [0.05, 0.05, 0.05]
     """
 
     def __init__(

@@ -62,7 +62,11 @@ class IntervenedWorlds(Worlds):
         early = (*self._by_group["action"], *self._by_group["context"], *(() if sliced else states))
         # drawn one step ahead and carried, so that the law of a step is that given what is set
         self._carried = tuple(one for one in early if one.stochastic)
-        self._at_start = tuple(one for one in states if one.stochastic and one.active(0))
+        lagged = any("[t-" in c for one in states if isinstance(one.value, Mechanism) for c in one.value.causes)
+        static = isinstance(worlds, StructuralWorlds) and worlds.static and not lagged
+        # a mechanism acts within a slice, and the start is not made by one
+        self._first = () if static else tuple(s for s in states if s.active(0) and not isinstance(s.value, Mechanism))
+        self._at_start = tuple(one for one in self._first if one.stochastic)
         extra = 0
         if isinstance(worlds, StructuralWorlds):
             for one in states:
@@ -81,8 +85,8 @@ class IntervenedWorlds(Worlds):
                     raise SpecError(f"{one.name}: expected a variable of a StructuralModel for a Mechanism")
                 if group == "state" and not markov:
                     raise SpecError(
-                        f"{one.name}: expected a system whose state is measured, got {type(self.inner).__name__}, whose "
-                        "carry knows more than the state; intervene on actions, context or parameters"
+                        f"{one.name}: expected a system whose state is measured, got {type(self.inner).__name__}, "
+                        "whose carry knows more than the state; intervene on actions, context or parameters"
                     )
                 simple = one.hard or (isinstance(one.value, Change) and one.value.additive)
                 if group == "noise" and not (simple and markov):
@@ -105,15 +109,12 @@ class IntervenedWorlds(Worlds):
         if episode is not None and not self.inner.episode_noise_size:
             episode = None
         carry = self._variant(0).start(belief, context, noise._replace(episode=episode))
-        todo = [one for one in self._by_group["state"] if one.active(0)]
-        if todo:
+        if self._first:
             lead = carry.shape[:-1] if eta is None else torch.broadcast_shapes(carry.shape[:-1], eta.shape[:-1])
-            drawn = {one: one.values(0).to(carry).expand(lead) for one in todo if one.hard}
+            drawn = {one: one.values(0).to(carry).expand(lead) for one in self._first if one.hard}
             for i, one in enumerate(self._at_start):
                 drawn[one] = one.drawn(self._some(eta)[..., len(self._carried) + i]).expand(lead)
-            if any(isinstance(one.value, Mechanism) for one in todo):
-                todo = [one for one in todo if not isinstance(one.value, Mechanism)]
-            carry = Overwrite(todo, self.schema.state.columns, step=0, drawn=drawn)(carry.expand(*lead, -1))
+            carry = Overwrite(self._first, self.schema.state.columns, step=0, drawn=drawn)(carry.expand(*lead, -1))
         return (carry, self._some(eta)[..., : len(self._carried)]) if self._carried else carry
 
     @override
@@ -261,7 +262,7 @@ class IntervenedWorlds(Worlds):
             on = inside[:, t]
             given = (torch.where(on[:, None], v[:, t], 0.0) for v in (action, context))
             law = self.transition(carry, *given, step=t)
-            after = torch.where(on[:, None], states[:, t + 1], law.mean)
+            after = states[:, t + 1] if bool(on.all()) else torch.where(on[:, None], states[:, t + 1], law.mean)
             noise.append(torch.where(on[:, None], law.abduct(after), float("nan")))
             total = total + torch.where(on, law.log_prob(after), 0.0)
             carry = after

@@ -78,8 +78,8 @@ class PushedLaw(Law):
             return Gaussian(self.mean, self.variance.clamp(min=0).sqrt()).cdf(state)
         total: Tensor | float = 0.0
         for points, weight in self._nodes(self._order):
-            mean, scale = self.conditional(points)
-            total = total + (weight * Gaussian(mean, scale).cdf(state)).sum(0)
+            law, weight = self._between(points, weight, state)
+            total = total + (weight * law.cdf(state)).sum(0)
         return torch.as_tensor(total)
 
     def marginal_log_prob(self, state: Tensor) -> Tensor:
@@ -88,15 +88,20 @@ class PushedLaw(Law):
             return Gaussian(self.mean, self.variance.clamp(min=0).sqrt()).log_prob(state, marginal=True)
         terms: list[Tensor] = []
         for points, weight in self._nodes(self._order):
-            mean, scale = self.conditional(points)
-            density = Gaussian(mean, scale).log_prob(state, marginal=True)
-            terms.append((density + weight.log()).logsumexp(0))
+            law, weight = self._between(points, weight, state)
+            terms.append((law.log_prob(state, marginal=True) + weight.log()).logsumexp(0))
         return torch.stack(terms).logsumexp(0)
 
     @property
     def used(self) -> tuple[int, ...]:
         """Coordinates of the noise that matter."""
         return tuple(range(self.noise_size))
+
+    def _between(self, points: Tensor, weight: Tensor, state: Tensor) -> tuple[Gaussian, Tensor]:
+        """Return the law given the noise of the others, with room for further axes in front of the states."""
+        further = (1,) * max(0, state.ndim - len(self.lead) - 1)
+        mean, scale = (v.view(len(v), *further, *v.shape[1:]) for v in self.conditional(points))
+        return Gaussian(mean, scale), weight.view(len(weight), *further, *weight.shape[1:])
 
     # --- integration ----------------------------------------------------------------------------------------------
 

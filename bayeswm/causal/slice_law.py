@@ -175,23 +175,24 @@ class SliceLaw(PushedLaw):
         return ", ".join(repr(a.assignment) for node in self.nodes for a in node.altered)
 
     def _value(self, node: Node, columns: list[Any]) -> _Value:
-        found = self._mechanism(node.mechanism, columns)
-        for altered in node.noise:
-            value = altered.assignment.value
-            by = self.known[..., altered.column] if altered.column is not None else value.by
+        mechanism, altered = node.mechanism, node.altered
+        for i, one in enumerate(node.altered):  # the parents of a mechanism that was replaced may come later
+            if one.mechanism is not None:
+                mechanism, altered = one.mechanism, node.altered[i + 1 :]
+        found = self._mechanism(mechanism, columns)
+        for one in node.noise:
+            by = one.assignment.value.by if one.column is None else self.known[..., one.column]
             found = found._replace(location=found.location + found.scale * by)
-            if altered.column is not None:
+            if one.column is not None:
                 found = found._replace(scale=torch.zeros_like(found.scale), coordinate=None)
-        for altered in node.altered:
-            found = self._altered(found, altered, columns)
+        for one in altered:
+            found = self._altered(found, one, columns)
         return found
 
     def _altered(self, found: _Value, altered: Altered, columns: list[Any]) -> _Value:
         value, zero = altered.assignment.value, self.known.new_zeros(())
         if altered.column is not None:
             return _Value(self.known[..., altered.column], zero, None)
-        if altered.mechanism is not None:
-            return self._mechanism(altered.mechanism, columns)
         if isinstance(value, Normal):
             return _Value(value.loc.to(zero), value.scale.to(zero), altered.coordinate)
         if altered.assignment.stochastic:
@@ -216,11 +217,11 @@ class SliceLaw(PushedLaw):
 def _coordinate(node: Node) -> int | None:
     """Return the noise coordinate that a variable has in the end."""
     found = node.mechanism.coordinate
-    if any(a.column is not None for a in node.noise):
-        found = None
-    for altered in node.altered:
-        if altered.mechanism is not None:
-            found = altered.mechanism.coordinate
-        elif altered.coordinate is not None or not isinstance(altered.assignment.value, Change):
-            found = altered.coordinate
-    return found
+    for one in node.altered:
+        if one.mechanism is not None:
+            found = one.mechanism.coordinate
+        elif one.coordinate is not None or not isinstance(one.assignment.value, Change):
+            found = one.coordinate
+    own = {node.mechanism.coordinate, *(a.mechanism.coordinate for a in node.altered if a.mechanism is not None)}
+    set_by_hand = any(a.column is not None for a in node.noise)
+    return None if set_by_hand and found in own else found

@@ -37,6 +37,13 @@ class StructuralWorlds(MarkovWorlds):
         Weights.
     exhaustive : bool
         Whether these worlds are the posterior.
+    dtype : torch.dtype
+        Number format.
+
+    Attributes
+    ----------
+    static : bool
+        Whether no mechanism sees the slice before, so that nothing is to be set at the start.
 
     Raises
     ------
@@ -63,6 +70,8 @@ class StructuralWorlds(MarkovWorlds):
                 raise SpecError(f"expected a mechanism for each variable of the state, got none for {name!r}")
             if name not in columns:
                 raise UnknownVariableError.of(name, columns)
+        # with nothing before the slice that matters
+        self.static = not schema.action.size and not any("[t-" in c for m in self.mechanisms.values() for c in m.causes)
         self._order = self.order({})
         self._noisy = tuple(name for name in columns if self.mechanisms[name].noise)
         self.noise_size = len(self._noisy)
