@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any, override
 
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from bayeswm.base.errors import NotInvertible, SpecError
 from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
-from bayeswm.causal.intervention import Assignment, Change
+from bayeswm.causal.intervention import Assignment, Change, Clamp
 from bayeswm.causal.pushed_law import PushedLaw
 
 
@@ -78,6 +80,53 @@ def overwritten(law: Law, overwrite: Overwrite) -> Law:
     return OverwrittenLaw(law, overwrite)
 
 
+class Kept:
+    """Independent normal numbers, some of them kept between bounds.
+
+    Parameters
+    ----------
+    mean, sd : Tensor, shape (..., S)
+        Before the bounds.
+    bounds : tuple of Clamp or None
+        Of each column.
+    """
+
+    def __init__(self, mean: Tensor, sd: Tensor, *, bounds: tuple[Clamp | None, ...]) -> None:
+        self.normal, self.bounds = Gaussian(mean, sd), bounds
+        found = [
+            (m, s.square()) if bound is None else _clamped(m, s, bound)
+            for m, s, bound in zip(mean.unbind(-1), sd.unbind(-1), bounds, strict=True)
+        ]
+        self.mean, self.variance = (torch.stack(v, -1) for v in zip(*found, strict=True))
+
+    def cdf(self, state: Tensor) -> Tensor:
+        """Return P(column <= state), shape (..., S)."""
+        found = list(self.normal.cdf(state).unbind(-1))
+        for i, bound in enumerate(self.bounds):
+            if bound is not None and bound.low is not None:
+                found[i] = torch.where(state[..., i] < bound.low, 0.0, found[i])
+            if bound is not None and bound.high is not None:
+                found[i] = torch.where(state[..., i] >= bound.high, 1.0, found[i])
+        return torch.stack(found, -1)
+
+
+def _clamped(mean: Tensor, sd: Tensor, bound: Clamp) -> tuple[Tensor, Tensor]:
+    """Return mean and variance of a normal number that is kept between bounds."""
+    noisy = sd > 0
+    safe = torch.where(noisy, sd, 1.0)
+    # of the standard normal number: what lies within the bounds, and the masses at them
+    first, second, inside = torch.zeros_like(mean), torch.zeros_like(mean), torch.ones_like(mean)
+    for edge, sign in ((bound.low, 1.0), (bound.high, -1.0)):
+        if edge is not None:
+            z = (edge - mean) / safe
+            density, mass = torch.exp(-0.5 * z.square()) / math.sqrt(2 * math.pi), torch.special.ndtr(sign * z)
+            first = first + sign * density + z * mass
+            second = second + sign * z * density + z.square() * mass
+            inside = inside - mass
+    variance = (second + inside - first.square()).clamp(min=0) * safe.square()
+    return torch.where(noisy, mean + safe * first, bound.apply(mean)), torch.where(noisy, variance, 0.0)
+
+
 class OverwrittenLaw(PushedLaw):
     """The law of the next state of one block, overwritten after the step.
 
@@ -116,6 +165,46 @@ class OverwrittenLaw(PushedLaw):
         value = self.push(noise)
         return value, torch.zeros_like(value)
 
+    @property
+    @override
+    def mean(self) -> Tensor:
+        return super().mean if self._kept is None else self._kept.mean
+
+    @property
+    @override
+    def variance(self) -> Tensor:
+        return super().variance if self._kept is None else self._kept.variance
+
+    @property
+    @override
+    def covariance(self) -> Tensor:
+        return super().covariance if self._kept is None else torch.diag_embed(self._kept.variance)
+
+    @override
+    def cdf(self, state: Tensor) -> Tensor:
+        return super().cdf(state) if self._kept is None else self._kept.cdf(state)
+
+    @cached_property
+    def _kept(self) -> Kept | None:
+        """The columns by themselves, where they are independent normal numbers that were set, shifted or clamped."""
+        if not isinstance(self.law, Gaussian):
+            return None
+        spread = self.law.spread
+        mean, sd = list(self.law.mean.unbind(-1)), list(spread.expand(*self.lead, -1).unbind(-1))
+        bounds: list[Clamp | None] = [None] * len(mean)
+        for one in self.overwrite.changes:
+            i, value = self.overwrite.columns.index(one.name), self.overwrite.drawn.get(one)
+            if value is not None:
+                mean[i], sd[i], bounds[i] = value.to(mean[i]), torch.zeros_like(sd[i]), None
+            elif isinstance(one.value, Clamp) and bounds[i] in (None, one.value):
+                bounds[i] = one.value
+            elif isinstance(one.value, Change) and one.value.additive and bounds[i] is None:
+                mean[i] = one.value.apply(mean[i])
+            else:
+                return None
+        columns = (torch.stack(torch.broadcast_tensors(*v), -1) for v in (mean, sd))
+        return Kept(*columns, bounds=tuple(bounds))
+
     @override
     def abduct(self, next_state: Tensor, *, tolerance: float | None = None) -> Tensor:
         raise NotInvertible(
@@ -126,6 +215,8 @@ class OverwrittenLaw(PushedLaw):
     @override
     def log_prob(self, state: Tensor, *, marginal: bool = False, tolerance: float | None = None) -> Tensor:
         if marginal:
+            if self._kept is not None and any(b is not None for b in self._kept.bounds):
+                raise SpecError("expected a law with a density, got one with mass at the bounds of a clamp; use cdf")
             return self.marginal_log_prob(state)
         if self.overwrite.known and isinstance(self.law, MultivariateGaussian):
             mean, gone = self.overwrite(self.law.mean), list(self.overwrite.settled)

@@ -110,8 +110,10 @@ class IntervenedWorlds(Worlds):
             episode = None
         carry = self._variant(0).start(belief, context, noise._replace(episode=episode))
         if self._first:
-            lead = carry.shape[:-1] if eta is None else torch.broadcast_shapes(carry.shape[:-1], eta.shape[:-1])
-            drawn = {one: one.values(0).to(carry).expand(lead) for one in self._first if one.hard}
+            drawn = {one: one.values(0).to(carry) for one in self._first if one.hard}
+            lead = torch.broadcast_shapes(carry.shape[:-1], *(v.shape for v in drawn.values()))
+            lead = lead if eta is None else torch.broadcast_shapes(lead, eta.shape[:-1])
+            drawn = {one: v.expand(lead) for one, v in drawn.items()}
             for i, one in enumerate(self._at_start):
                 drawn[one] = one.drawn(self._some(eta)[..., len(self._carried) + i]).expand(lead)
             carry = Overwrite(self._first, self.schema.state.columns, step=0, drawn=drawn)(carry.expand(*lead, -1))
@@ -143,11 +145,10 @@ class IntervenedWorlds(Worlds):
             for one in noises:
                 law = self._with_noise(law, one, step=step)
             if states:
-                lead = law.mean.shape[:-1]
-                given = {one: one.values(step + 1).to(law.mean).expand(lead) for one in states if one.hard}
-                for one in states:
-                    if one.stochastic:
-                        given[one] = draws[one]
+                given = {one: one.values(step + 1).to(law.mean) for one in states if one.hard}
+                given |= {one: draws[one] for one in states if one.stochastic}
+                lead = torch.broadcast_shapes(law.mean.shape[:-1], *(v.shape for v in given.values()))
+                given = {one: v.expand(lead) for one, v in given.items()}
                 law = overwritten(law, Overwrite(states, self.schema.state.columns, step=step + 1, drawn=given))
         if self.replay is not None:
             law = self._replayed(law, step, worlds=worlds)
@@ -262,7 +263,9 @@ class IntervenedWorlds(Worlds):
             on = inside[:, t]
             given = (torch.where(on[:, None], v[:, t], 0.0) for v in (action, context))
             law = self.transition(carry, *given, step=t)
-            after = states[:, t + 1] if bool(on.all()) else torch.where(on[:, None], states[:, t + 1], law.mean)
+            after = states[:, t + 1].expand(len(self), 1, *states[:, t + 1].shape)
+            if not bool(on.all()):
+                after = torch.where(on[:, None], after, law.mean)
             noise.append(torch.where(on[:, None], law.abduct(after), float("nan")))
             total = total + torch.where(on, law.log_prob(after), 0.0)
             carry = after

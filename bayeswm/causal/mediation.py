@@ -14,7 +14,7 @@ from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.worlds import Belief, Worlds
 from bayeswm.causal.branches import Branches
-from bayeswm.causal.effects import labelled, path_means, pooled, summarised
+from bayeswm.causal.effects import labelled, pooled, summarised
 from bayeswm.causal.intervention import Intervention, do
 from bayeswm.causal.names import as_names
 
@@ -111,7 +111,8 @@ def mediation(
 
     treated, untreated = branches.run(treatment), branches.run(control)
     direct, indirect = held(treatment, untreated), held(control, treated)
-    y1, y0, y10, y01 = map(path_means, (treated, untreated, direct, indirect))
+    # particles, not means of laws: what the noise adds is the same on both sides and cancels
+    y1, y0, y10, y01 = (branch.particles for branch in (treated, untreated, direct, indirect))
     parts = {
         "total": y1 - y0,
         "natural_direct": y10 - y0,

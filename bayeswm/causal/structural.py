@@ -122,11 +122,15 @@ class StructuralWorlds(MarkovWorlds):
         noise_changes: Sequence[Assignment] = (),
         noise_size: int | None = None,
     ) -> SliceLaw:
-        next_step = step + 1
+        todo = ((noise_changes, step), (changes, step + 1))
         context = action.new_empty(*action.shape[:-1], 0) if context is None else context
         shared = [v.view(-1, *(1,) * (carry.ndim - 2)) for v in self.parameters.values()]
         lead = torch.broadcast_shapes(
-            carry.shape[:-1], action.shape[:-1], context.shape[:-1], (len(self), *(1,) * (carry.ndim - 2))
+            carry.shape[:-1],
+            action.shape[:-1],
+            context.shape[:-1],
+            (len(self), *(1,) * (carry.ndim - 2)),
+            *(one.values(at).shape for given, at in todo for one in given if one.hard),
         )
         known = [v.to(carry).expand(*lead, v.shape[-1]) for v in (carry, action, context)]
         known += [v.to(carry).expand(lead)[..., None] for v in shared]
@@ -134,7 +138,7 @@ class StructuralWorlds(MarkovWorlds):
         altered: dict[str, list[Altered]] = {}
         noise: dict[str, list[Altered]] = {}
         replaced: dict[str, Mechanism] = {}
-        for into, given, at in ((noise, noise_changes, step), (altered, changes, next_step)):
+        for into, (given, at) in zip((noise, altered), todo, strict=True):
             for one in given:
                 name, found = one.name.removeprefix("noise."), Altered(one)
                 if one.hard:
@@ -152,7 +156,7 @@ class StructuralWorlds(MarkovWorlds):
         nodes = tuple(
             Node(columns.index(n), self._wired[n], tuple(noise.get(n, ())), tuple(altered.get(n, ()))) for n in order
         )
-        return SliceLaw(nodes, torch.cat(known, -1), noise_size=max(extra, noise_size or 0), step=next_step)
+        return SliceLaw(nodes, torch.cat(known, -1), noise_size=max(extra, noise_size or 0), step=step + 1)
 
     def _coordinate(self, name: str) -> int | None:
         return self._noisy.index(name) if name in self._noisy else None

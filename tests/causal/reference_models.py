@@ -63,7 +63,9 @@ def line() -> bwm.Schema:
 
 def c3(*, noise: float = 1.0) -> bwm.KnownDynamics:
     """s' = 0.8 s + 0.5 a + w."""
-    structure = Linear(line(), A=torch.tensor([[0.8]], dtype=torch.float64), B=torch.tensor([[0.5]], dtype=torch.float64))
+    structure = Linear(
+        line(), A=torch.tensor([[0.8]], dtype=torch.float64), B=torch.tensor([[0.5]], dtype=torch.float64)
+    )
     return bwm.KnownDynamics(structure=structure, noise=noise)
 
 

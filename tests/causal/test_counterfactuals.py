@@ -15,7 +15,9 @@ def seen() -> bwm.Trajectories:
 
 def test_a_counterfactual_of_a_slice_is_a_point() -> None:
     found = counterfactual(c1(), observed(c1(), [[2.0, 1.0, 0.5]]), bwm.do(X=-1.0))
-    torch.testing.assert_close(found.mean[0, 0], torch.tensor([-2.0, -1.0, 0.5]).double(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        found.mean[0, 0], torch.tensor([-2.0, -1.0, 0.5], dtype=torch.float64), rtol=0, atol=1e-9
+    )
     assert float(found.variance.abs().max()) == 0
 
 
@@ -31,13 +33,21 @@ def test_noise_is_shared_between_the_branches() -> None:
 
 def test_a_counterfactual_in_time() -> None:
     worlds = c3().draw(1)
-    torch.testing.assert_close(worlds.smooth(seen())[0].step.flatten(), torch.tensor([0.2, -0.3, 0.5]).double())
+    torch.testing.assert_close(
+        worlds.smooth(seen())[0].step.flatten(), torch.tensor([0.2, -0.3, 0.5], dtype=torch.float64)
+    )
     found = counterfactual(c3(), seen(), bwm.do({"a": 1.0}, steps=0))
-    torch.testing.assert_close(found.mean.flatten(), torch.tensor([1.5, 0.9, 1.22]).double(), rtol=0, atol=1e-9)
+    torch.testing.assert_close(
+        found.mean.flatten(), torch.tensor([1.5, 0.9, 1.22], dtype=torch.float64), rtol=0, atol=1e-9
+    )
     assert float(found.variance.abs().max()) == 0
     fresh = bwm.propagate(intervene(c3(), bwm.do({"a": 1.0}, steps=0)), torch.tensor([1.0]), torch.zeros(3, 1))
-    torch.testing.assert_close(fresh.mean.flatten(), torch.tensor([1.3, 1.04, 0.832]).double(), rtol=0, atol=1e-6)
-    torch.testing.assert_close(fresh.variance.flatten(), torch.tensor([1.0, 1.64, 2.0496]).double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        fresh.mean.flatten(), torch.tensor([1.3, 1.04, 0.832], dtype=torch.float64), rtol=0, atol=1e-6
+    )
+    torch.testing.assert_close(
+        fresh.variance.flatten(), torch.tensor([1.0, 1.64, 2.0496], dtype=torch.float64), rtol=0, atol=1e-6
+    )
 
 
 def uncertain(*, at: float = 1.0, sd: float = 1.0) -> StructureWorlds:
@@ -128,7 +138,7 @@ def test_contexts_parameters_and_states_of_one_block() -> None:
     assert light.mean[0, 0, 1].item() == pytest.approx(first)
     calm = counterfactual(model, factual, bwm.do({"wind": 0.0}, steps=slice(2, 4)))
     torch.testing.assert_close(calm.difference[0, :2], torch.zeros(2, 3).double())
-    torch.testing.assert_close(calm.difference[0, 2:5, 1], torch.tensor([-0.5, -0.95, -0.855]).double())
+    torch.testing.assert_close(calm.difference[0, 2:5, 1], torch.tensor([-0.5, -0.95, -0.855], dtype=torch.float64))
     still = counterfactual(model, factual, bwm.do({"v": 0.0}, steps=3))
     torch.testing.assert_close(still.mean[0, 3, 0], x[2, 0] + (x[3, 0] - x[2, 0] - x[2, 1]))
     assert float(calm.variance.max()) == 0
@@ -143,15 +153,13 @@ def test_what_cannot_be_answered_is_refused() -> None:
     silent = bwm.KnownDynamics(structure=c3().structure)
     with pytest.raises(bwm.NotInvertible):
         counterfactual(silent, seen(), bwm.do(a=1.0))
-    longer = bwm.Trajectories(
-        line(), state=[[[1.0], [1.0]], [[1.0], [1.0], [1.0]]], action=[[[0.0]], [[0.0], [0.0]]]
-    )
+    longer = bwm.Trajectories(line(), state=[[[1.0], [1.0]], [[1.0], [1.0], [1.0]]], action=[[[0.0]], [[0.0], [0.0]]])
     with pytest.raises(bwm.SpecError, match="equal length"):
         counterfactual(c3(), longer, bwm.do(a=1.0))
     with pytest.raises(bwm.SpecError, match="under interventions"):
         counterfactual(intervene(c3(), bwm.do(a=1.0)), seen(), bwm.do(a=1.0))
+    hidden = bwm.KnownDynamics(structure=c3().structure, noise=1.0, sensor_noise=0.1)
     with pytest.raises(bwm.SpecError, match="hidden part"):
-        hidden = bwm.KnownDynamics(structure=c3().structure, noise=1.0, sensor_noise=0.1)
         counterfactual(hidden, seen(), bwm.do(a=1.0))
     with pytest.raises(bwm.SpecError, match=r"within 0\.\.2"):
         counterfactual(c3(), seen(), bwm.do({"a": 1.0}, steps=3))
@@ -175,5 +183,3 @@ def test_members_of_an_ensemble_answer(generator: torch.Generator) -> None:
     same = counterfactual(model, data, bwm.do(a=lambda s, t: actions[:, t, 0]), in_training=True, generator=generator)
     torch.testing.assert_close(same.mean, x.to(same.mean), rtol=1e-3, atol=1e-3)
     assert float(same.variance.max()) < 1e-6
-
-

@@ -126,7 +126,9 @@ def test_parameters_lags_actions_and_context() -> None:
     )
     drawn = model.draw(5, generator=torch.Generator().manual_seed(0))
     law = drawn.transition(
-        torch.tensor([2.0, 0.0]).double().expand(5, 1, 2), torch.ones(1).double(), 3 * torch.ones(1).double()
+        torch.tensor([2.0, 0.0], dtype=torch.float64).expand(5, 1, 2),
+        torch.ones(1).double(),
+        3 * torch.ones(1).double(),
     )
     torch.testing.assert_close(law.mean[:, 0, 0], 4 + drawn.parameters["gain"])
     torch.testing.assert_close(law.mean[:, 0, 1], 2 + drawn.parameters["gain"])
@@ -139,8 +141,8 @@ def test_errors_of_structural_models() -> None:
         StructuralModel({"a": Mechanism(lambda b: b), "b": Mechanism(lambda a: a)})
     with pytest.raises(bwm.UnknownVariableError, match="did you mean 'speed'"):
         StructuralModel({"speed": Mechanism(lambda: 0.0), "x": Mechanism(lambda sped: sped)})
+    schema = bwm.Schema(state=[bwm.Variable("a"), bwm.Variable("b")], time_step=1.0)
     with pytest.raises(bwm.SpecError, match="got none for 'b'"):
-        schema = bwm.Schema(state=[bwm.Variable("a"), bwm.Variable("b")], time_step=1.0)
         StructuralModel({"a": Mechanism(lambda: 0.0)}, schema=schema)
     with pytest.raises(bwm.SpecError, match="cycle"):
         one_slice(c1(), bwm.do(Z=Mechanism(lambda Y: Y)))
