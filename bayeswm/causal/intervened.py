@@ -91,7 +91,7 @@ class IntervenedWorlds(Worlds):
                 simple = one.hard or (isinstance(one.value, Change) and one.value.additive)
                 if group == "noise" and not (simple and markov):
                     raise SpecError(f"{one.name}: expected values or a shift for noise of a measured state, got {one}")
-                if group == "parameter" and not (isinstance(one.value, Change) or (one.hard and one.value.ndim == 0)):
+                if group == "parameter" and not (isinstance(one.value, Change) or (one.hard and one.constant)):
                     raise SpecError(f"{one.name}: expected a number or a change such as shift(0.1), got {one}")
 
     # --- the system -----------------------------------------------------------------------------------------------

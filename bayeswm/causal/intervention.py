@@ -113,6 +113,11 @@ class Assignment:
         return isinstance(self.value, Tensor)
 
     @property
+    def constant(self) -> bool:
+        """Whether the value is one number for all steps."""
+        return isinstance(self.value, Tensor) and self.value.ndim == 0
+
+    @property
     def stochastic(self) -> bool:
         """Whether the value is a law to draw from."""
         return isinstance(self.value, Distribution)
