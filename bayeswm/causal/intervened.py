@@ -14,6 +14,7 @@ from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.schema import Schema
 from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.trees import tree_map
 from bayeswm.base.worlds import Belief, MarkovWorlds, Noise, Worlds
 from bayeswm.causal.boundary_law import CarryingLaw, Overwrite, ReplayedLaw, changed, overwritten
 from bayeswm.causal.intervention import Assignment, Change, Intervention
@@ -128,6 +129,7 @@ class IntervenedWorlds(Worlds):
         action = self._set("action", action, state, step=step, draws=draws)
         if context is not None:
             context = self._set("context", context, state, step=step, draws=draws)
+        carry = _met(carry, state, action, context)
         noises = [one for one in self._by_group["noise"] if one.active(step)]
         states = [one for one in self._by_group["state"] if one.active(step + 1)]
         if isinstance(worlds, StructuralWorlds):
@@ -297,6 +299,15 @@ class IntervenedWorlds(Worlds):
     @override
     def to(self, target: torch.device | str | torch.dtype) -> Self:
         return self._on(self.inner.to(target), None if self.replay is None else self.replay.to(target))
+
+
+def _met(carry: Any, state: Tensor, *given: Tensor | None) -> Any:
+    """Return a carry with an axis of particles where what is done differs between them, as structures expect."""
+    shapes = [v.shape[:-1] for v in given if v is not None and v.ndim == state.ndim]
+    lead = torch.broadcast_shapes(state.shape[:-1], *shapes)
+    if lead == state.shape[:-1]:
+        return carry
+    return tree_map(lambda v: v.expand(*lead, *v.shape[len(lead) :]), carry)
 
 
 class IntervenedModel(DynamicsModel):

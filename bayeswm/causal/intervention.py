@@ -164,6 +164,8 @@ class Assignment:
         SpecError
             Naming the step.
         """
+        if self.steps is None and not (self.hard and self.value.ndim):
+            return
         reach = self.begin
         if isinstance(self.steps, slice) and self.steps.stop is not None:
             reach = max(range(self.steps.stop)[self.steps], default=reach)

@@ -9,6 +9,7 @@ from torch.distributions import Normal
 
 import bayeswm as bwm
 from bayeswm.causal import Intervention, Mechanism, clamp, counterfactual, intervene, shift
+from bayeswm.testing import check_model
 from tests.causal.reference_models import c1, c3, cart, observed
 
 WIND = torch.tensor([0.5], dtype=torch.float64)
@@ -255,3 +256,28 @@ def test_the_cost_grows_with_the_number_of_interventions() -> None:
         return counter.count
 
     assert 0 < cost(12) <= 2 * cost(6)
+
+
+SOFT = {
+    "shift": (
+        (bwm.do(force=shift(0.5)), bwm.do(v=shift(0.1))),
+        ("carry_is_a_tree_of_tensors", "history_leads_to_state"),
+    ),
+    "policy": ((bwm.do(force=lambda state, step: -state[..., 1]),), ()),
+    # draws are in no measurement
+    "law": (
+        (bwm.do(force=Normal(0.0, 1.0)),),
+        ("filter_follows_measurements", "smoothed_noise_replays", "history_leads_to_state"),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SOFT)
+def test_an_intervened_model_keeps_the_contract(name: str) -> None:
+    interventions, skip = SOFT[name]
+    g = torch.Generator().manual_seed(0)
+    start, force = (torch.randn(6, *shape, generator=g, dtype=torch.float64) for shape in ((3,), (12, 1)))
+    wind = torch.randn(6, 1, generator=g, dtype=torch.float64)
+    x = bwm.rollout(cart(), start, force, context=wind, particles=1, generator=g).particles[0, 0]
+    data = bwm.Trajectories(cart().schema, state=torch.cat((start[:, None], x), 1), action=force, context=wind)
+    assert check_model(intervene(cart(), *interventions), data, skip=skip).failed == ()
