@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -10,10 +11,10 @@ from torch import Tensor
 from bayeswm.base.errors import FitError, SpecError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import Predictive
-from bayeswm.base.random import make_generator
+from bayeswm.base.random import make_generator, standard_normal
 from bayeswm.base.rollout import rollout
 from bayeswm.base.trajectories import Trajectories
-from bayeswm.base.worlds import Worlds
+from bayeswm.base.worlds import Noise, Worlds
 from bayeswm.causal.intervened import IntervenedModel, IntervenedWorlds
 from bayeswm.causal.intervention import Intervention
 
@@ -30,6 +31,8 @@ class Counterfactual:
         What would have happened, over (episodes, H, S), in each world with the noise that it infers.
     factual : Trajectories
         What happened.
+    replayed : Predictive or None
+        Where the state is hidden, what is believed to have happened to it: the other branch, with the same noise.
     worlds : IntervenedWorlds
         The worlds with their noise, in which the other branch ran.
     effective_share : float
@@ -41,6 +44,7 @@ class Counterfactual:
 
     predictive: Predictive
     factual: Trajectories
+    replayed: Predictive | None
     worlds: IntervenedWorlds
     effective_share: float
     in_training: bool
@@ -57,8 +61,9 @@ class Counterfactual:
 
     @property
     def difference(self) -> Tensor:
-        """Mean of the counterfactual branch minus what happened, shape (episodes, H, S)."""
-        return self.mean - self.factual.states()[:, 1:].to(self.mean)
+        """Mean of the counterfactual branch minus that of what happened, shape (episodes, H, S)."""
+        happened = self.factual.states()[:, 1:] if self.replayed is None else self.replayed.mean
+        return self.mean - happened.to(self.mean)
 
     def __repr__(self) -> str:
         known = "in training" if self.in_training else f"effective share {self.effective_share:.2g}"
@@ -78,9 +83,10 @@ def counterfactual(
 ) -> Counterfactual:
     """Say what would have happened to recorded episodes under an intervention.
 
-    Abduction: worlds are weighed by the episodes, and in each world the noise is solved that led to them. Action: the
-    intervention is made. Prediction: the episodes run again with that noise. What is left uncertain is the world, and
-    whatever the intervention draws.
+    Abduction: worlds are weighed by the episodes, and in each world the noise is found that led to them: solved where
+    the state is measured, drawn from its posterior (by the worlds' smoother) where it is hidden. Action: the
+    intervention is made. Prediction: the episodes run again with that noise. What is left uncertain is the world, the
+    noise where it was not solved, and whatever the intervention draws.
 
     Parameters
     ----------
@@ -88,7 +94,7 @@ def counterfactual(
         A fitted model, which is conditioned by its own ``condition``, or worlds, which are weighed by the density of
         the episodes.
     factual : Trajectories
-        What happened, of equal length, every state recorded.
+        What happened, of equal length.
     intervention : Intervention
         Made by :func:`do`; recorded actions are kept where it does not set them.
     condition : bool
@@ -99,9 +105,9 @@ def counterfactual(
     worlds : int
         How many are drawn from a model.
     particles : int
-        Sampled trajectories in each world, where the intervention is stochastic.
+        Sampled trajectories in each world, where the intervention is stochastic or the noise is drawn.
     generator : torch.Generator, optional
-        Needed where worlds or interventions are drawn.
+        Needed where worlds, noise or interventions are drawn.
 
     Returns
     -------
@@ -115,8 +121,8 @@ def counterfactual(
     FitError
         If the episodes leave less than a tenth of the worlds, effectively.
     SpecError, DataError, UnknownVariableError
-        For a hidden state, episodes of different lengths, values that are missing, unknown names, steps beyond the
-        horizon.
+        For episodes of different lengths, values that are missing, unknown names, steps beyond the horizon; for a
+        hidden state of which the family does not say how it began.
 
     References
     ----------
@@ -141,45 +147,77 @@ def counterfactual(
     if bool((factual.lengths != factual.horizon).any()):
         raise SpecError(f"expected episodes of equal length, got {sorted(set(factual.lengths.tolist()))} steps")
     generator = None if generator is None else make_generator(generator)
-    share = 1.0
     if isinstance(model, DynamicsModel):
         if condition:
             model = model.condition(factual, in_training=in_training)
-        drawn = model.draw(worlds, generator=generator)
-        check_measured(drawn)
-        noise, _ = drawn.smooth(factual, generator=generator)
+        drawn, weigh = model.draw(worlds, generator=generator), False
     else:
-        drawn = model
-        check_measured(drawn)
-        noise, log_density = drawn.smooth(factual, generator=generator)
-        if condition and not in_training and len(drawn) > 1:
-            drawn, share = weighed(drawn, log_density[:, 0].sum(-1))
-    replayed = IntervenedWorlds(drawn, [intervention], replay=noise.step)
-    branch = rollout(
-        replayed,
-        factual.states()[:, 0],
-        factual.action,
-        horizon=factual.horizon,
-        context=factual.step_context() if factual.schema.context.size else None,
-        particles=particles if replayed.noise_size or replayed.episode_noise_size else 1,
-        generator=generator,
-    )
-    return Counterfactual(branch, factual, replayed, share, in_training)
-
-
-def check_measured(worlds: Worlds) -> None:
-    """Refuse a hidden state and noise of an episode, whose abduction is not exact.
-
-    Raises
-    ------
-    SpecError
-        Saying so.
-    """
-    if not worlds.state_is_measured or worlds.episode_noise_size:
-        raise SpecError(
-            f"expected a system whose state is measured, got {type(worlds).__name__} with a hidden part: its noise "
-            "cannot be solved from the episodes"
+        drawn, weigh = model, condition and not in_training and len(model) > 1
+    solved = drawn.state_is_measured and not drawn.episode_noise_size
+    noise, log_density = abducted(drawn, factual, copies=1 if solved else particles, generator=generator)
+    share = 1.0
+    if weigh:
+        drawn, share = weighed(drawn, log_density)
+    start = factual.states()[:, 0] if drawn.state_is_measured else drawn.beginning(factual)
+    branches: list[tuple[IntervenedWorlds, Predictive]] = []
+    for interventions in ([intervention],) if solved else ([intervention], []):
+        replayed = IntervenedWorlds(drawn, interventions, replay=noise.step)
+        random = not solved or replayed.noise_size or replayed.episode_noise_size
+        found = rollout(
+            replayed,
+            start,
+            factual.action,
+            horizon=factual.horizon,
+            context=factual.step_context() if factual.schema.context.size else None,
+            particles=particles if random else 1,
+            generator=generator,
+            noise=_completed(noise, replayed, generator),
         )
+        branches.append((replayed, found))
+    other = None if solved else branches[1][1]
+    return Counterfactual(branches[0][1], factual, other, branches[0][0], share, in_training)
+
+
+def abducted(
+    worlds: Worlds, factual: Trajectories, *, copies: int, generator: torch.Generator | None
+) -> tuple[Noise, Tensor]:
+    """Return noise that led to episodes, and the log density of all of them in each world.
+
+    Parameters
+    ----------
+    worlds : Worlds
+        The system.
+    factual : Trajectories
+        What happened.
+    copies : int
+        Draws of the noise in each world; they take the axis of particles.
+    generator : torch.Generator, optional
+        Needed where noise is drawn.
+
+    Returns
+    -------
+    tuple of Noise and Tensor, shape (worlds,)
+    """
+    episodes = len(factual)
+    many = factual if copies == 1 else factual[torch.arange(episodes, device=factual.device).repeat(copies)]
+    noise, log_density = worlds.smooth(many, generator=generator)
+
+    def apart(values: Tensor) -> Tensor:
+        return values[:, 0].unflatten(1, (copies, episodes))
+
+    log_density = apart(log_density).logsumexp(1) - math.log(copies)  # a smoother's own estimates differ
+    return Noise(*(None if v is None else apart(v) for v in noise)), log_density.sum(-1)
+
+
+def _completed(noise: Noise, worlds: IntervenedWorlds, generator: torch.Generator | None) -> Noise | None:
+    """Return the noise of the start and of the episode, with draws for stochastic interventions behind it."""
+    episode, more = noise.episode, worlds.episode_noise_size - worlds.inner.episode_noise_size
+    if episode is not None and more:
+        if generator is None:
+            raise SpecError("expected generator=torch.Generator, since interventions are drawn, got none")
+        extra = standard_normal((*episode.shape[:-1], more), generator, dtype=episode.dtype, device=episode.device)
+        episode = torch.cat((episode, extra), -1)
+    return Noise(initial=noise.initial, episode=episode)
 
 
 def weighed(worlds: Worlds, log_density: Tensor) -> tuple[Worlds, float]:

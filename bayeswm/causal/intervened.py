@@ -79,19 +79,14 @@ class IntervenedWorlds(Worlds):
         self._variants: dict[tuple[bool, ...], Worlds] = {}
 
     def _check(self) -> None:
-        sliced, markov = isinstance(self.inner, StructuralWorlds), isinstance(self.inner, MarkovWorlds)
+        sliced = isinstance(self.inner, StructuralWorlds)
         for group, given in self._by_group.items():
             for one in given:
                 if isinstance(one.value, Mechanism) and not (sliced and group == "state"):
                     raise SpecError(f"{one.name}: expected a variable of a StructuralModel for a Mechanism")
-                if group == "state" and not markov:
-                    raise SpecError(
-                        f"{one.name}: expected a system whose state is measured, got {type(self.inner).__name__}, "
-                        "whose carry knows more than the state; intervene on actions, context or parameters"
-                    )
                 simple = one.hard or (isinstance(one.value, Change) and one.value.additive)
-                if group == "noise" and not (simple and markov):
-                    raise SpecError(f"{one.name}: expected values or a shift for noise of a measured state, got {one}")
+                if group == "noise" and not simple:
+                    raise SpecError(f"{one.name}: expected values or a shift for noise, got {one}")
                 if group == "parameter" and not (isinstance(one.value, Change) or (one.hard and one.constant)):
                     raise SpecError(f"{one.name}: expected a number or a change such as shift(0.1), got {one}")
 
@@ -111,6 +106,7 @@ class IntervenedWorlds(Worlds):
             episode = None
         carry = self._variant(0).start(belief, context, noise._replace(episode=episode))
         if self._first:
+            self._check_carry(carry)
             drawn = {one: one.values(0).to(carry) for one in self._first if one.hard}
             lead = torch.broadcast_shapes(carry.shape[:-1], *(v.shape for v in drawn.values()))
             lead = lead if eta is None else torch.broadcast_shapes(lead, eta.shape[:-1])
@@ -143,6 +139,8 @@ class IntervenedWorlds(Worlds):
                 noise_size=self._own_size,
             )
         else:
+            if noises or states:
+                self._check_carry(carry)
             law = worlds.transition(carry, action, context, step=step)
             for one in noises:
                 law = self._with_noise(law, one, step=step)
@@ -205,6 +203,15 @@ class IntervenedWorlds(Worlds):
                     values[one.name] = one.value.apply(old) if isinstance(one.value, Change) else one.value
             self._variants[active] = self.inner.replace(**values)
         return self._variants[active]
+
+    def _check_carry(self, carry: Any) -> None:
+        """Refuse to set a state of which the carry is only a belief, or knows more."""
+        if not isinstance(carry, Tensor) or carry.shape[-1] != self.schema.state.size:
+            names = [one.name for group in ("state", "noise") for one in self._by_group[group]]
+            raise SpecError(
+                f"expected a known state to set {names}, got a belief about it or more than it as the carry of "
+                f"{type(self.inner).__name__}; start from a state, or intervene on actions, context or parameters"
+            )
 
     def _split(self, carry: Any) -> tuple[Any, Tensor | None]:
         return carry if self._carried else (carry, None)

@@ -158,9 +158,6 @@ def test_what_cannot_be_answered_is_refused() -> None:
         counterfactual(c3(), longer, bwm.do(a=1.0))
     with pytest.raises(bwm.SpecError, match="under interventions"):
         counterfactual(intervene(c3(), bwm.do(a=1.0)), seen(), bwm.do(a=1.0))
-    hidden = bwm.KnownDynamics(structure=c3().structure, noise=1.0, sensor_noise=0.1)
-    with pytest.raises(bwm.SpecError, match="hidden part"):
-        counterfactual(hidden, seen(), bwm.do(a=1.0))
     with pytest.raises(bwm.SpecError, match=r"within 0\.\.2"):
         counterfactual(c3(), seen(), bwm.do({"a": 1.0}, steps=3))
     with pytest.raises(bwm.UnknownVariableError):
@@ -183,3 +180,26 @@ def test_members_of_an_ensemble_answer(generator: torch.Generator) -> None:
     same = counterfactual(model, data, bwm.do(a=lambda s, t: actions[:, t, 0]), in_training=True, generator=generator)
     torch.testing.assert_close(same.mean, x.to(same.mean), rtol=1e-3, atol=1e-3)
     assert float(same.variance.max()) < 1e-6
+
+
+def hidden() -> tuple[bwm.KnownDynamics, bwm.Trajectories]:
+    """s' = 0.8 s + 0.5 a + w seen through noise of 0.5."""
+    model = bwm.KnownDynamics(structure=c3().structure, noise=1.0, sensor_noise=0.5)
+    return model, bwm.Trajectories(line(), state=[[[1.0], [1.0], [0.5], [0.9]]], action=[[[0.0]] * 3])
+
+
+def test_a_hidden_state_keeps_the_posterior_of_its_noise(generator: torch.Generator) -> None:
+    model, data = hidden()
+    found = counterfactual(model, data, bwm.do({"a": 1.0}, steps=0), particles=4000, generator=generator)
+    belief = model.draw(1).smoothed(data)  # pyright: ignore[reportAttributeAccessIssue]
+    mean = belief.mean[0, 0, 0, 1:, 0]
+    variance = belief.covariance[0, 0, 0, 1:, 0, 0]
+    moved = torch.tensor([0.5, 0.4, 0.32], dtype=torch.float64)
+    torch.testing.assert_close(found.difference[0, :, 0], moved)
+    assert bool(((found.mean[0, :, 0] - mean - moved).abs() / (variance / 4000).sqrt() < 4.5).all())
+    assert bool(((found.variance[0, :, 0] / variance - 1).abs() / (2 / 4000) ** 0.5 < 4.5).all())
+    set_to = counterfactual(model, data, bwm.do({"s": 2.0}, steps=1), particles=4000, generator=generator)
+    assert set_to.mean[0, 0, 0].item() == pytest.approx(2.0)
+    # what follows has the noise that is believed: s[2] = s[2] believed + 0.8 (2 - s[1] believed)
+    at, other = set_to.predictive.particles[0, :, 0, :, 0], set_to.replayed.particles[0, :, 0, :, 0]  # pyright: ignore[reportOptionalMemberAccess]
+    torch.testing.assert_close(at[:, 1], other[:, 1] + 0.8 * (2 - other[:, 0]))

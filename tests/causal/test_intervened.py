@@ -224,8 +224,10 @@ def test_interventions_that_do_not_fit(wrong: Intervention, error: type[Exceptio
 
 def test_models_that_cannot_take_an_intervention() -> None:
     hidden = bwm.KnownDynamics(structure=c3().structure, noise=1.0, sensor_noise=0.1)
-    with pytest.raises(bwm.SpecError, match="state is measured"):
-        intervene(hidden, bwm.do(s=1.0)).draw(1)
+    worlds = intervene(hidden, bwm.do(s=1.0)).draw(1)
+    history = bwm.Trajectories(c3().schema, state=[[[0.0], [1.0]]], action=[[[0.0]]])
+    with pytest.raises(bwm.SpecError, match="a known state"):
+        worlds.start(history)
     done = intervene(hidden, bwm.do(a=1.0))
     r = bwm.rollout(done, torch.zeros(1), torch.zeros(2, 1), particles=2, generator=torch.Generator().manual_seed(0))
     assert r.mean.shape == (2, 1)
