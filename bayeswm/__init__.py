@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bayeswm import base, inference, models, propagation, structures
 from bayeswm.base import *  # noqa: F403
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from bayeswm import planning as planning
     from bayeswm import plot as plot
     from bayeswm import testing as testing
+    from bayeswm.causal import do as do
 
 # imported on first use: not everybody needs them, or they need xarray, Gymnasium, matplotlib or Hypothesis
 _LAZY = ("causal", "data", "diagnostics", "planning", "plot", "testing")
@@ -34,14 +34,17 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     *_LAZY,
     *base.__all__,
     *models.__all__,
+    "do",
     "propagate",
     "__version__",
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f"bayeswm.{name}")
+    if name == "do":
+        return importlib.import_module("bayeswm.causal").do
     raise AttributeError(f"module 'bayeswm' has no attribute {name!r}")
 
 

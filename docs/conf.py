@@ -60,6 +60,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 napoleon_google_docstring = False
 napoleon_use_rtype = False
+napoleon_use_ivar = True  # fields of named tuples are described once, with their class
 
 API = Path(__file__).with_name("api")
 listed = API.joinpath("index.md").read_text(encoding="utf-8").split()

@@ -160,10 +160,11 @@ def rollout(
             law, carry = cast("tuple[Law, Any]", recompute(advance, carry, action, step_noise, use_reentrant=False))
         else:
             law, carry = advance(carry, action, step_noise)
-        x = drawn.state(carry).expand(*size, -1)
+        x = drawn.state(carry)
         if sensed:
             law = drawn.measurement(carry)
-        laws.append(store.keep(law, t))
+        laws.append(store.keep(law, t, size=x.numel()))
+        x = x.expand(*size, -1)
         # one reduction tells whether anything went wrong; only then look particle by particle
         if x.numel() and not bool(x.detach().abs().amax() < limit):
             bad = bad | ~(x.detach().abs() < limit).all(-1)
@@ -281,10 +282,13 @@ class _LawStore:
         self.steps = steps
         self.blocks: dict[tuple[int, torch.Size], tuple[int, Tensor]] = {}
 
-    def keep(self, law: Law, t: int) -> Law:
-        """Return the law of step t with its large tensors in the blocks; those with a gradient stay where they are."""
+    def keep(self, law: Law, t: int, *, size: int) -> Law:
+        """Return the law of step t with its large tensors in the blocks; those with a gradient stay where they are.
+
+        ``size`` is the number of values of the state there; the law is not asked, since its moments may be costly.
+        """
         # the first law has no particle axis yet; for a small one the call costs more than the holes
-        if t == 0 or law.mean.numel() < 2**13:
+        if t == 0 or size < 2**13:
             return law
         places = itertools.count()
 

@@ -136,6 +136,18 @@ class Worlds(ABC):
             episodes there: of all that was measured, or, where the state is measured, of what followed the first one.
         """
 
+    def beginning(self, trajectory: Trajectories) -> Law:
+        """Return what is believed of each episode's first state, given what was measured there alone.
+
+        The initial noise that :meth:`smooth` finds pushes this law; a rollout from it replays the episode.
+
+        Raises
+        ------
+        SpecError
+            If these worlds cannot say.
+        """
+        raise SpecError(f"{type(self).__name__} does not say how {len(trajectory)} episode(s) began")
+
     def initial_noise_size(self, belief: Belief) -> int:
         """Return the number of noise coordinates that :meth:`start` takes for this belief."""
         return belief.noise_size if isinstance(belief, Law) else 0
@@ -294,6 +306,10 @@ class MarkovWorlds(Worlds):
             drawn = belief.push(initial).to(self.device, self.dtype)
             return drawn.expand(max(len(self), drawn.shape[0]), *drawn.shape[1:])
         return belief.to(self.log_weight.device, self.dtype).expand(len(self), 1, *belief.shape)
+
+    @override
+    def beginning(self, trajectory: Trajectories) -> Gaussian:
+        return Gaussian(self.start(trajectory.states()[:, 0]))
 
     @override
     def state(self, carry: Tensor) -> Tensor:

@@ -95,11 +95,8 @@ class SensedWorlds(Worlds):
             return self.schema.state.size + isinstance(self.method, ParticleFilter)
         return super().initial_noise_size(belief)
 
+    @override
     def beginning(self, trajectory: Trajectories) -> Gaussian:
-        """Return what is believed of each episode's first state, given the first measurement alone.
-
-        The initial noise that :meth:`smooth` finds pushes this law; a rollout from it replays the episode.
-        """
         return self._beginning(trajectory.measured_as(self.schema)[:, 0])[0]
 
     def _beginning(self, measured: Tensor) -> tuple[Gaussian, Tensor]:

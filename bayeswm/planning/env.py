@@ -164,6 +164,9 @@ class WorldModelVectorEnv(_VECTOR.VectorEnv):
         info = {"diverged": diverged.numpy(), "_diverged": diverged.numpy().copy()} if bool(diverged.any()) else {}
         return _numpy(measured), reward.double().numpy(), terminated.numpy(), truncated.numpy(), info
 
+    def close(self, **kwargs: Any) -> None:
+        """Do nothing: nothing is open."""
+
 
 def spaces_of(schema: Schema, rows: Inhabited) -> tuple[Any, Any]:
     """Return the spaces of observations and actions.

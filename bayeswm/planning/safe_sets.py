@@ -17,7 +17,7 @@ Reach = tuple[float | None, float | None]
 
 @dataclass(frozen=True, eq=False)
 class HalfSpaces:
-    """The states x with ``normal[i] . x <= offset[i]`` for every i.
+    """The states x whose product with ``normal[i]`` is at most ``offset[i]``, for every i.
 
     Parameters
     ----------

@@ -1,0 +1,180 @@
+"""Laws that are known by how they push noise: their moments by integration over it."""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Iterator
+from functools import cached_property
+from typing import NamedTuple, override
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayeswm.base.errors import EstimateWarning
+from bayeswm.base.laws import Gaussian, Law
+from bayeswm.base.predictive import warn_caller
+
+# Gauss-Hermite points along each coordinate, by the number of coordinates
+_ORDER = {1: 31, 2: 21, 3: 13, 4: 8, 5: 6, 6: 5, 7: 4, 8: 3}
+_SOBOL = 4096
+_CHUNK = 2**22
+
+
+class _Moments(NamedTuple):
+    mean: Tensor
+    covariance: Tensor
+    affine: bool
+
+
+class PushedLaw(Law):
+    """A law whose moments and cdf come from integration over its noise.
+
+    Exact where the push is affine in the noise (told by its second differences) and, up to the order of the rule, where
+    it is a polynomial. Otherwise a product of Gauss-Hermite rules, with a warning where it has not converged to a
+    thousandth of the standard deviation; above 8 coordinates 4,096 Sobol points, with a warning.
+    """
+
+    @abstractmethod
+    def conditional(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return each variable's mean and standard deviation given the noise of the others, shapes (..., S).
+
+        A leading axis of ``noise`` beyond (worlds, particles, *batch) is kept.
+        """
+
+    @abstractmethod
+    def values(self, noise: Tensor) -> Tensor:
+        """Return the state that noise leads to; a leading axis beyond (worlds, particles, *batch) is kept."""
+
+    @property
+    @abstractmethod
+    def lead(self) -> torch.Size:
+        """The shape (worlds, particles, *batch)."""
+
+    @property
+    @abstractmethod
+    def like(self) -> Tensor:
+        """A tensor of the law's number format and place."""
+
+    @property
+    @override
+    def mean(self) -> Tensor:
+        return self._moments.mean
+
+    @property
+    @override
+    def variance(self) -> Tensor:
+        return self._moments.covariance.diagonal(dim1=-2, dim2=-1)
+
+    @property
+    @override
+    def covariance(self) -> Tensor:
+        return self._moments.covariance
+
+    @override
+    def cdf(self, state: Tensor) -> Tensor:
+        if self._moments.affine:
+            return Gaussian(self.mean, self.variance.clamp(min=0).sqrt()).cdf(state)
+        total: Tensor | float = 0.0
+        for points, weight in self._nodes(self._order):
+            law, weight = self._between(points, weight, state)
+            total = total + (weight * law.cdf(state)).sum(0)
+        return torch.as_tensor(total)
+
+    def marginal_log_prob(self, state: Tensor) -> Tensor:
+        """Return the log density of each variable by itself."""
+        if self._moments.affine:
+            return Gaussian(self.mean, self.variance.clamp(min=0).sqrt()).log_prob(state, marginal=True)
+        terms: list[Tensor] = []
+        for points, weight in self._nodes(self._order):
+            law, weight = self._between(points, weight, state)
+            terms.append((law.log_prob(state, marginal=True) + weight.log()).logsumexp(0))
+        return torch.stack(terms).logsumexp(0)
+
+    @property
+    def used(self) -> tuple[int, ...]:
+        """Coordinates of the noise that matter."""
+        return tuple(range(self.noise_size))
+
+    def _between(self, points: Tensor, weight: Tensor, state: Tensor) -> tuple[Gaussian, Tensor]:
+        """Return the law given the noise of the others, with room for further axes in front of the states."""
+        further = (1,) * max(0, state.ndim - len(self.lead) - 1)
+        mean, scale = (v.view(len(v), *further, *v.shape[1:]) for v in self.conditional(points))
+        return Gaussian(mean, scale), weight.view(len(weight), *further, *weight.shape[1:])
+
+    # --- integration ----------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _moments(self) -> _Moments:
+        size, zero = len(self.used), self.like.new_zeros(self.noise_size)
+        axes = torch.eye(self.noise_size, dtype=zero.dtype, device=zero.device)[list(self.used)]
+        pairs = [axes[i] + axes[j] for i, j in itertools.combinations(range(size), 2)]
+        points = torch.stack((zero, *axes, *(-axes), *(3 * axes), *pairs))
+        found = self.values(self._spread(points)).expand(len(points), *self.lead, -1)
+        centre, up, down, far = found[0], found[1 : size + 1], found[size + 1 : 2 * size + 1], found[2 * size + 1 :]
+        bends = [up + down - 2 * centre, far[:size] - 3 * up + 2 * centre]
+        for row, (i, j) in enumerate(itertools.combinations(range(size), 2)):
+            bends.append((far[size + row] - up[i] - up[j] + centre)[None])
+        bend = torch.cat(bends).abs()
+        rounding = 64 * torch.finfo(found.dtype).eps * found.abs().amax(0).clamp(min=torch.finfo(found.dtype).tiny)
+        if size == 0 or bool((bend <= rounding).all()):
+            step = (up - centre).movedim(0, -1)
+            return _Moments(centre, step @ step.mT, True)
+        moments = self._integrated(self._order)
+        if size > max(_ORDER):
+            warn_caller(f"moments of {size} noises by {_SOBOL} quasi-random points are estimates", EstimateWarning)
+            return moments
+        coarse = self._integrated(self._order - 1)
+        sd = moments.covariance.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
+        off = (
+            (moments.mean - coarse.mean)
+            .abs()
+            .maximum((sd - coarse.covariance.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()).abs())
+        )
+        if bool((off > 1e-3 * sd + rounding).any()):
+            share = float((off / sd.clamp(min=torch.finfo(sd.dtype).tiny)).max())
+            warn_caller(
+                f"moments of a step by quadrature are off by about {share:.1g} of a standard deviation, since a "
+                "mechanism is far from a polynomial in the noise; particles are exact",
+                EstimateWarning,
+            )
+        return moments
+
+    @property
+    def _order(self) -> int:
+        return _ORDER.get(len(self.used), 0)
+
+    def _integrated(self, order: int) -> _Moments:
+        first: Tensor | float = 0.0
+        for points, weight in self._nodes(order):
+            first = first + (weight * self.values(points)).sum(0)
+        mean = torch.as_tensor(first)
+        second: Tensor | float = 0.0
+        for points, weight in self._nodes(order):
+            residual = self.values(points) - mean
+            second = second + (weight[..., None] * residual[..., :, None] * residual[..., None, :]).sum(0)
+        return _Moments(mean, torch.as_tensor(second), False)
+
+    def _nodes(self, order: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Return noise (Q, 1, ..., n) and weights (Q, 1, ..., 1) in parts that fit into memory."""
+        some, weight = (v.to(self.like) for v in _rule(len(self.used), order))
+        points = some.new_zeros(len(some), self.noise_size)
+        points[:, list(self.used)] = some
+        size = max(1, _CHUNK // max(1, self.lead.numel() * max(1, self.noise_size)))
+        for part, w in zip(points.split(size), weight.split(size), strict=True):
+            yield self._spread(part), self._spread(w[:, None])
+
+    def _spread(self, points: Tensor) -> Tensor:
+        return points.view(len(points), *(1,) * len(self.lead), points.shape[-1])
+
+
+def _rule(size: int, order: int) -> tuple[Tensor, Tensor]:
+    if order == 0:
+        engine = torch.quasirandom.SobolEngine(size, scramble=True, seed=0)
+        unit = engine.draw(_SOBOL, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
+        return torch.special.ndtri(unit), torch.full((_SOBOL,), 1 / _SOBOL, dtype=torch.float64)
+    nodes, weight = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(order))
+    points = torch.cartesian_prod(*[nodes] * size).view(-1, size)
+    weights = torch.cartesian_prod(*[weight / weight.sum()] * size).view(-1, size).prod(-1)
+    return points, weights

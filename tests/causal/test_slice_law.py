@@ -1,0 +1,66 @@
+import pytest
+import torch
+from torch.distributions import Laplace, Normal
+
+import bayeswm as bwm
+from bayeswm.causal import intervene
+from tests.causal.reference_models import EMPTY, c1, c6, observed
+
+
+def test_draws_of_a_slice_follow_its_law(generator: torch.Generator) -> None:
+    r = bwm.rollout(
+        intervene(c1(), bwm.do(X=Normal(0.0, 2.0))), torch.zeros(3), horizon=1, particles=100_000, generator=generator
+    )
+    y = r.particles[0, :, 0, 0]
+    z = (y.var() / 25.25 - 1) / (2 / len(y)) ** 0.5
+    assert z.abs() < 4.5
+    assert (y.mean() / (25.25 / len(y)) ** 0.5).abs() < 4.5
+
+
+def test_density_and_inverse_of_a_slice_are_exact(generator: torch.Generator) -> None:
+    law = c6().draw(1).transition(torch.zeros(1, 1, 3).double(), EMPTY.double())
+    noise = torch.randn(1, 50, 3, generator=generator, dtype=torch.float64)
+    x = law.push(noise)
+    torch.testing.assert_close(law.abduct(x), noise)
+    expected = Normal(0.0, 1.0).log_prob(noise).sum(-1)
+    torch.testing.assert_close(law.log_prob(x), expected)
+
+
+def test_a_law_that_is_not_normal(generator: torch.Generator) -> None:
+    done = intervene(c1(), bwm.do(X=Laplace(1.0, 0.5)))
+    r = bwm.rollout(done, torch.zeros(3), horizon=1, particles=100_000, generator=generator)
+    x = r.particles[0, :, 0, 1]
+    # the kurtosis of a Laplace law is 6, so the variance of x^2 about the mean is 5 var^2
+    assert ((x.var() / 0.5 - 1) / (5 / len(x)) ** 0.5).abs() < 4.5
+    assert ((x.mean() - 1) / (0.5 / len(x)) ** 0.5).abs() < 4.5
+
+
+def test_a_variable_that_is_not_settled_yet_is_nan() -> None:
+    seen: list[torch.Tensor] = []
+
+    def policy(state: torch.Tensor, step: int) -> torch.Tensor:
+        seen.append(state)
+        return state[..., 2]
+
+    law = (
+        intervene(c1(), bwm.do(X=policy)).draw(1).transition(torch.zeros(1, 1, 3, dtype=torch.float64), EMPTY.double())
+    )
+    assert law.mean.isfinite().all()
+    assert bool(seen[0][..., :2].isnan().all())
+    assert bool(seen[0][..., 2].isfinite().all())
+
+
+def test_shifted_and_set_slices_have_densities() -> None:
+    start = torch.zeros(1, 1, 3, dtype=torch.float64)
+    x = torch.tensor([1.0, 0.7, 0.2], dtype=torch.float64)
+    done = intervene(c1(), bwm.do(X=bwm.causal.shift(1.0))).draw(1).transition(start, EMPTY.double())
+    expected = Normal(0.2 * 1.0 + 1, 1.0).log_prob(x[1]) + Normal(0.0, 1.0).log_prob(x[2])
+    expected = expected + Normal(2 * 0.7 - 0.6, 0.5).log_prob(x[0])
+    torch.testing.assert_close(done.log_prob(x).flatten()[0], expected)
+    hard = intervene(c1(), bwm.do(X=0.7)).draw(1).transition(start, EMPTY.double())
+    expected = Normal(0.0, 1.0).log_prob(x[2]) + Normal(2 * 0.7 - 0.6, 0.5).log_prob(x[0])
+    torch.testing.assert_close(hard.log_prob(x).flatten()[0], expected)
+    clamped = intervene(c1(), bwm.do(X=bwm.causal.clamp(0.0))).draw(1).transition(start, EMPTY.double())
+    with pytest.raises(bwm.SpecError, match="joint density"):
+        clamped.log_prob(x)
+    assert observed(c1(), [[0.0, 0.0, 0.0]]).horizon == 1
