@@ -61,7 +61,7 @@ def run(
 def pendulum(count: int, chosen: list[str]) -> None:
     """Print the table of the pendulum."""
     system = bwm.KnownDynamics(structure=Pendulum.gymnasium()).draw(1).to(torch.float32)
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator().manual_seed(1)  # not those that the horizons were chosen on
     draws = torch.rand(count, 2, generator=g)
     starts = torch.stack((2 * math.pi * draws[:, 0] - math.pi, 2 * draws[:, 1] - 1), -1)
 
@@ -78,13 +78,13 @@ def pendulum(count: int, chosen: list[str]) -> None:
     print(f"optimum {optimum.mean():8.2f} +- {optimum.std() / count**0.5:.2f}", flush=True)
     objective = Objective(stage=pendulum_cost)
     planners: dict[str, Planner] = {
-        "CEM": CEM(objective, horizon=25, samples=200, elites=20, iterations=3),
-        "iCEM": ICEM(objective, horizon=25, samples=200, iterations=3),
-        "MPPI": MPPI(objective, horizon=25, samples=600),
-        "smooth MPPI": MPPI(objective, horizon=25, samples=600, smooth=True),
-        "gradient": Gradient(objective, horizon=25),
-        "random shooting": RandomShooting(objective, horizon=25, samples=600),
-        "iLQR": ILQR(objective, horizon=40),
+        "CEM": CEM(objective, horizon=18, samples=120, elites=12, iterations=5),
+        "iCEM": ICEM(objective, horizon=40, samples=200, elites=20, iterations=4),
+        "MPPI": MPPI(objective, horizon=20, samples=600),
+        "smooth MPPI": MPPI(objective, horizon=20, samples=600, smooth=True),
+        "gradient": Gradient(objective, horizon=20, restarts=8, iterations=10),
+        "random shooting": RandomShooting(objective, horizon=18, samples=600),
+        "iLQR": ILQR(objective, horizon=40, restarts=4, iterations=5),
         "LQR": LQR(objective, horizon=40),
     }
     for name, planner in planners.items():

@@ -6,8 +6,8 @@ step with worlds drawn once. Published curves are of policies fixed for an episo
 stronger class.
 
 Prints the best return so far by seconds of experience, median and quartiles over seeds, beside the published medians
-and the ceiling, and the CPU seconds of each run. A file keeps the runs, so that it can be broken off
-and taken up again.
+and the ceiling, and the CPU seconds of each run; with worlds and with their mean function alone at as many evaluations,
+paired by seed. A file keeps the runs, so that it can be broken off and taken up again.
 """
 
 import argparse
@@ -19,7 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
+from scipy.stats import wilcoxon
 from torch import Tensor
 
 import bayeswm as bwm
@@ -86,7 +88,9 @@ def family(
     """How a model is made, and which worlds the planner sees."""
     if name == "ensemble":
         return (
-            lambda: bwm.DeepEnsemble(structure=MLP(hidden=(64, 64)), members=5),
+            lambda: bwm.DeepEnsemble(
+                structure=MLP(hidden=(64, 64)), members=5, validation=0.0, epochs=1000, batch_size=32
+            ),
             lambda model, _: model.draw(5),
         )
     single = name == "GP mean"
@@ -143,6 +147,7 @@ def main() -> None:
     parser.add_argument("--families", nargs="+", default=["GP", "GP mean", "ensemble"])
     parser.add_argument("--seeds", type=int, default=10, help="the ensemble has at most 3")
     parser.add_argument("--file", type=Path, default=Path("build/swing_up.jsonl"))
+    parser.add_argument("--figure", type=Path, help="where to draw the curves")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
@@ -164,6 +169,9 @@ def main() -> None:
             rows = [k for k in kept if k["task"] == name and k["family"] == kind]
             if rows:
                 show(name, kind, task, rows)
+        compare(name, [k for k in kept if k["task"] == name])
+    if args.figure is not None:
+        draw(kept, args.figure)
 
 
 def show(name: str, kind: str, task: Task, rows: list[dict]) -> None:
@@ -178,8 +186,47 @@ def show(name: str, kind: str, task: Task, rows: list[dict]) -> None:
         print(f"  {seconds:3d} s: median {mid:6.2f}  quartiles {low:6.2f} {high:6.2f}  {others}")
 
 
+def compare(name: str, rows: list[dict]) -> None:
+    """Print whether worlds do better than their mean function: best returns so far, paired by seed."""
+    by = {kind: {k["seed"]: k["returns"] for k in rows if k["family"] == kind} for kind in ("GP", "GP mean")}
+    seeds = sorted(by["GP"].keys() & by["GP mean"].keys())
+    if len(seeds) < 2:
+        return
+    print(f"{name}: best return so far with worlds minus that with their mean function, {len(seeds)} seeds in pairs")
+    for episode in range(1, len(by["GP"][seeds[0]])):
+        change = [max(by["GP"][s][: episode + 1]) - max(by["GP mean"][s][: episode + 1]) for s in seeds]
+        p = float(wilcoxon(change).pvalue)
+        print(f"  {4 * (episode + 1):3d} s: median {statistics.median(change):+6.2f}  p {p:.3f} (Wilcoxon signed rank)")
+
+
+def draw(rows: list[dict], path: Path) -> None:
+    """Draw the curves over the published medians."""
+    tasks = {name: task for name, task in _tasks().items() if any(k["task"] == name for k in rows)}
+    fig, axes = plt.subplots(1, len(tasks), figsize=(4.5 * len(tasks), 3.4), squeeze=False)
+    for axis, (name, task) in zip(axes[0], tasks.items(), strict=True):
+        for color, kind in zip(("C0", "C1", "C2"), ("GP", "GP mean", "ensemble"), strict=True):
+            found = [k["returns"] for k in rows if (k["task"], k["family"]) == (name, kind)]
+            if not found:
+                continue
+            best = [[max(r[: e + 1]) for r in found] for e in range(len(found[0]))]
+            seconds = [4 * (e + 1) for e in range(len(best))]
+            axis.plot(seconds, [_quantile(b, 0.5) for b in best], color=color, label=f"{kind} ({len(found)} seeds)")
+            low, high = ([_quantile(b, q) for b in best] for q in (0.25, 0.75))
+            axis.fill_between(seconds, low, high, color=color, alpha=0.2, lw=0)
+        for marker, (who, at) in zip("sD", task.published.items(), strict=True):
+            axis.plot(list(at), list(at.values()), marker, color="0.3", label=f"{who}, published")
+        axis.axhline(task.ceiling, color="0.7", lw=0.8)
+        axis.set(title=name, xlabel="seconds of experience", xticks=range(4, 4 * task.episodes + 5, 4))
+        axis.legend(frameon=False, fontsize=7)
+    axes[0, 0].set_ylabel("best return so far")
+    fig.tight_layout()
+    fig.savefig(path, dpi=150)
+
+
 def _quantile(values: list[float], q: float) -> float:
-    return statistics.quantiles(values, n=100, method="inclusive")[int(100 * q) - 1] if len(values) > 1 else values[0]
+    if len(values) == 1:
+        return values[0]
+    return statistics.quantiles(values, n=100, method="inclusive")[round(100 * q) - 1]
 
 
 if __name__ == "__main__":

@@ -375,7 +375,7 @@ class Predictive:
 
     def _why_no_split(self) -> str:
         if not self.has_split:
-            return "the outcomes were mapped by their ranks, which leaves the total only"
+            return "only the total is known: the outcomes were mapped by their ranks, or no split was asked for"
         if self.worlds == 1 and not self.exhaustive:
             return "one world was drawn; draw more"
         if self.fresh_worlds:

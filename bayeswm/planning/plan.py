@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import SpecError
+from bayeswm.base.mixture import Estimate
 from bayeswm.base.predictive import Predictive
+from bayeswm.base.worlds import Worlds
 from bayeswm.planning.linear_feedback import LinearFeedback
 from bayeswm.planning.problem import Problem
+from bayeswm.planning.violation import Violation, violation
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +78,47 @@ class Plan:
     def cost(self) -> Tensor:
         """The planner's risk of the costs under the plan, without penalties, shape (*starts)."""
         return self.problem.risk(-self.returns, self.log_weight)
+
+    def violation(
+        self, *, generator: torch.Generator | None = None, particles: int = 1000, worlds: Worlds | None = None
+    ) -> tuple[Violation, ...]:
+        """Return how often the plan breaks each constraint, on new noise: that of the search chose it.
+
+        Parameters
+        ----------
+        generator : torch.Generator, optional
+            Draws the noise, where there is any.
+        particles : int
+            In each world.
+        worlds : Worlds, optional
+            What the system may be, such as new draws of the model, or the true one; the worlds of the search by
+            default.
+
+        Returns
+        -------
+        tuple of Violation
+            One for each constraint of the planner, hard or soft.
+
+        Examples
+        --------
+        >>> import bayeswm as bwm
+        >>> model = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.05)
+        >>> safe = bwm.planning.HalfSpaces.between(model.schema, {"velocity": (-1.0, 1.0)})
+        >>> slow = bwm.planning.ChanceConstraint(safe, by=bwm.planning.GaussianTightening())
+        >>> objective = bwm.planning.Objective(stage=lambda x, u, c, t: -x[..., 1])
+        >>> planner = bwm.planning.CEM(objective, horizon=5, particles=200, constraints=[slow])
+        >>> g = torch.Generator().manual_seed(0)
+        >>> plan = planner.plan(model, torch.tensor([3.1, 0.0]), generator=g)
+        >>> found = plan.violation(generator=g, particles=2000)[0]
+        >>> found.by_step.value.shape, bool((found.by_step.value < 0.08).all())
+        (torch.Size([5]), True)
+        """
+        with torch.no_grad():
+            new = self.problem.again(particles=particles, worlds=worlds, generator=generator)
+            actions = self.actions[None]
+            imagined = new.imagined(new.trajectories(actions), actions)
+            found = [violation(constraint, imagined) for constraint in new.constraints]
+        return tuple(Violation(*(Estimate(*(v.squeeze(0) for v in part)) for part in one)) for one in found)
 
     def shifted(self, steps: int = 1) -> dict[str, Tensor]:
         """Return the memory after some steps were done, the last entry repeated at the end.

@@ -1,140 +1,133 @@
-"""Policies: a planner asked at each step, and what a policy did in imagined futures."""
+"""Policies with parameters: smooth functions of the state, within bounds."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import copy
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from bayeswm.base.along import Policy
-from bayeswm.base.errors import SpecError
-from bayeswm.base.model import DynamicsModel
-from bayeswm.base.predictive import Predictive
-from bayeswm.base.rollout import rollout
-from bayeswm.base.worlds import Belief, Worlds
-from bayeswm.planning.plan import Plan
-from bayeswm.planning.planner import Planner
+from bayeswm.base.errors import DataError, SpecError
+from bayeswm.base.kinds import Real
+from bayeswm.base.schema import Schema
+from bayeswm.planning.limits import Limits
+from bayeswm.planning.squashing import Squash
 
 
-class PlannedPolicy:
-    """A planner as a policy for rollouts: it plans for every particle at every step, all in one call.
+class ParametricPolicy(ABC):
+    """A function of the state with parameters, ``center + radius squash(f(features) / radius)`` for each action.
 
-    At step 0 it draws its worlds and begins anew; at later steps it begins with what remains of the last plan.
+    It is called as policies of :func:`bayeswm.rollout` and :func:`bayeswm.propagate` are. Features are those of
+    ``schema.state.embed``, such as the sine and cosine of an angle, so that nothing jumps. An action without bounds is
+    ``f(features)``. Objects are not changed: :meth:`replace` returns a new one.
 
     Parameters
     ----------
-    planner : Planner
-        Who plans.
-    model : DynamicsModel or Worlds
-        What the planner believes of the system, whatever world it acts in.
-    generator : torch.Generator, optional
-        Source of the planner's randomness.
-    context : Tensor, shape (C,), optional
-        Environment factors, the same for all.
+    schema : Schema
+        Variables.
+    scale : mapping of str to float, optional
+        Typical size of real state variables, by which they are divided first; 1 by default.
+    bounds : tuple of float or Tensor, optional
+        Lowest and highest action; those of the schema by default.
+    squash : callable
+        Maps any number to [-1, 1], elementwise, with slope 1 at 0: ``torch.tanh`` or :func:`saturating_sine`.
 
-    Examples
-    --------
-    >>> import bayeswm as bwm
-    >>> truth = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.01)
-    >>> objective = bwm.planning.quadratic(torch.tensor([1.0, 0.1]), torch.tensor([0.001]))
-    >>> planner = bwm.planning.CEM(objective, horizon=5, samples=16, elites=4, iterations=2, particles=2)
-    >>> g = torch.Generator().manual_seed(0)
-    >>> policy = PlannedPolicy(planner, truth, generator=g)
-    >>> bwm.rollout(truth, torch.tensor([0.5, 0.0]), policy, horizon=3, particles=4, generator=g).particles.shape
-    torch.Size([1, 4, 3, 2])
-    """
-
-    def __init__(
-        self,
-        planner: Planner,
-        model: DynamicsModel | Worlds,
-        *,
-        generator: torch.Generator | None = None,
-        context: Tensor | None = None,
-    ) -> None:
-        self.planner, self.model, self.generator, self.context = planner, model, generator, context
-        self._worlds: Worlds | None = None
-        self._plan: Plan | None = None
-
-    def __call__(self, state: Tensor, step: int) -> Tensor:
-        """Return actions (..., A) for states (..., S); NaN where a state is."""
-        if step == 0 or self._worlds is None:
-            model = self.model
-            drawn = model if isinstance(model, Worlds) else model.draw(self.planner.worlds, generator=self.generator)
-            self._worlds, self._plan = drawn, None
-        flat = state.reshape(-1, state.shape[-1])
-        lost = ~flat.isfinite().all(-1)
-        context = None if self.context is None else self.context.expand(len(flat), -1)
-        self._plan = self.planner.plan(
-            self._worlds,
-            torch.where(lost[:, None], 0.0, flat),
-            generator=self.generator,
-            context=context,
-            previous=self._plan,
-        )
-        action = torch.where(lost[:, None], float("nan"), self._plan.action)
-        return action.reshape(*state.shape[:-1], action.shape[-1])
-
-
-class Acted(NamedTuple):
-    """Imagined futures with what was done: ``states`` (W, P, *batch, H + 1, S) and ``actions`` (W, P, *batch, H, A)."""
-
-    predictive: Predictive
-    states: Tensor
-    actions: Tensor
-
-
-def act_out(
-    worlds: Worlds,
-    policy: Tensor | Policy,
-    starts: Belief,
-    *,
-    horizon: int | None,
-    particles: int,
-    generator: torch.Generator | None,
-    context: Tensor | None,
-) -> Acted:
-    """Roll out a policy or a plan and keep what was done.
+    Attributes
+    ----------
+    parameters : dict of str to Tensor
+        Plain tensors, which ``torch.save`` and ``replace(**torch.load(path))`` keep.
 
     Raises
     ------
-    SpecError
-        For a planner in place of a policy, or no step.
+    SpecError, UnknownVariableError
+        Without actions, for bounds or scales that make no sense, and for names that are not in the schema.
     """
-    if isinstance(policy, Planner):
-        raise SpecError("expected actions or a policy, got a planner; wrap it: PlannedPolicy(planner, model, ...)")
-    done: list[Tensor] = []
 
-    def record(state: Tensor, step: int) -> Tensor:
-        action = torch.as_tensor(policy(state, step) if callable(policy) else policy[..., step, :])
-        done.append(action)
-        return action
+    parameters: dict[str, Tensor]
 
-    steps = horizon if callable(policy) or horizon is not None else policy.shape[-2]
-    if steps is None or steps < 1:
-        raise SpecError(f"expected horizon >= 1, got {steps}")
-    found = rollout(worlds, starts, record, horizon=steps, particles=particles, generator=generator, context=context)
-    paths, begin = found.particles, found.initial
-    if begin is None:
-        raise SpecError("expected a rollout that knows where it started, got none")
-    size = paths.shape[:-2]
-    states = torch.cat((begin.expand(*size, -1)[..., None, :], paths), -2)
-    actions = torch.stack([a.to(states).expand(*size, a.shape[-1]) for a in done], -2)
-    return Acted(found, states, actions)
+    def __init__(
+        self,
+        schema: Schema,
+        *,
+        scale: Mapping[str, float] | None = None,
+        bounds: tuple[float | Tensor, float | Tensor] | None = None,
+        squash: Squash = torch.tanh,
+    ) -> None:
+        if not schema.action.size:
+            raise SpecError("expected a schema with actions for a policy, got one without")
+        self.schema, self.squash = schema, squash
+        self.center, self.radius = _range(schema, bounds)
+        self.scale = _scale(schema, scale or {})
+
+    @abstractmethod
+    def initial(self, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return parameters to begin a search with, at random."""
+
+    @abstractmethod
+    def value(self, features: Tensor, step: int) -> Tensor:
+        """Return ``f`` of features (..., E), relative to the middle of the bounds, in the actions' units, (..., A)."""
+
+    def __call__(self, state: Tensor, step: int) -> Tensor:
+        """Return actions (..., A) for states (..., S)."""
+        center, radius = self.center.to(state), self.radius.to(state)
+        bounded = radius.isfinite()
+        value = self.value(self.schema.state.embed(state / self.scale.to(state)), step)
+        if not bool(bounded.any()):
+            return value
+        safe = torch.where(bounded, radius, 1.0)
+        return torch.where(bounded, center + safe * self.squash(value / safe), value)
+
+    def replace(self, **parameters: Tensor) -> Self:
+        """Return the policy with other parameters, some or all of them.
+
+        Raises
+        ------
+        SpecError, DataError
+            For unknown names, other shapes, and numbers that are not finite.
+        """
+        unknown = sorted(parameters.keys() - self.parameters.keys())
+        if unknown:
+            raise SpecError(f"expected parameters among {', '.join(self.parameters)}, got {', '.join(unknown)}")
+        for name, values in parameters.items():
+            wanted = tuple(self.parameters[name].shape)
+            if tuple(values.shape) != wanted:
+                raise SpecError(f"expected {name} of shape {wanted}, got {tuple(values.shape)}")
+            if not bool(values.isfinite().all()):
+                raise DataError(f"expected finite parameters, got NaN or infinity in {name}")
+        other = copy.copy(self)
+        other.parameters = {**self.parameters, **parameters}
+        return other
+
+    def _like(self, name: str, features: Tensor) -> Tensor:
+        """Return a parameter in the number format of the features."""
+        return self.parameters[name].to(features)
+
+    @property
+    def _unit(self) -> Tensor:
+        """Half the distance of the bounds, and 1 where there are none, shape (A,)."""
+        return torch.where(self.radius.isfinite(), self.radius, 1.0)
 
 
-def step_context(context: Tensor | None, like: Tensor) -> Tensor:
-    """Return the context of each step, broadcastable to (*batch, H, C), given that of the rollout.
+def _range(schema: Schema, bounds: tuple[float | Tensor, float | Tensor] | None) -> tuple[Tensor, Tensor]:
+    """Return middle and half-width of the bounds in double precision; 0 and infinity where there are none."""
+    like = torch.empty(schema.action.size, dtype=torch.float64)
+    if bounds is not None:
+        limits = Limits.between(*bounds, like=like)
+        return limits.center.clone(), limits.radius.clone()
+    given = [v.bounds or (-math.inf, math.inf) for v in schema.action for _ in v.columns]
+    low, high = torch.tensor(given, dtype=torch.float64).unbind(-1)
+    free = ~(low.isfinite() & high.isfinite())
+    return torch.where(free, 0.0, (low + high) / 2), torch.where(free, math.inf, (high - low) / 2)
 
-    ``like`` are states (W, P, *batch, H + 1, S).
-    """
-    if context is None:
-        return like.new_empty(like.shape[-2] - 1, 0)
-    batch = like.ndim - 4
-    context = context.to(like)
-    return (
-        context
-        if context.ndim == batch + 2
-        else context[..., None, :].expand(*context.shape[:-1], like.shape[-2] - 1, -1)
-    )
+
+def _scale(schema: Schema, given: Mapping[str, float]) -> Tensor:
+    scale = torch.ones(schema.state.size, dtype=torch.float64)
+    for name, size in given.items():
+        if not isinstance(schema.state[name].kind, Real) or not (math.isfinite(size) and size > 0):
+            raise SpecError(f"expected a scale > 0 of a real variable, got {name}: {size}")
+        scale[schema.state.slices[name]] = size
+    return scale

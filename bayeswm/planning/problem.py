@@ -18,7 +18,8 @@ from bayeswm.base.shuffle import Shuffle
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.trees import tree_map
 from bayeswm.base.worlds import Belief, Noise, Worlds
-from bayeswm.planning.constraints import Constraint
+from bayeswm.planning.constraints import Constraint, Imagined
+from bayeswm.planning.finished import finished, maps_forecasts
 from bayeswm.planning.limits import Limits
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.risk import Risk
@@ -117,7 +118,7 @@ class Problem:
         self.previous: Tensor | None = None if previous is None else _before(worlds, previous, self.starts)
         self.check_fits(1)
         self.noise = _noise(worlds, self.belief, (particles, len(self.starts), horizon), generator=generator)
-        self.meetings: list[Tensor] = []
+        self.fresh_worlds, self.meetings = fresh_worlds, list[Tensor]()
         if fresh_worlds and len(worlds) > 1:
             shuffle = Shuffle(worlds, generator, size=(len(worlds), particles))
             self.meetings = [shuffle.draw() for _ in range(horizon - 1)]
@@ -125,6 +126,23 @@ class Problem:
         if all(v is None for v in self.noise) and not self.meetings:
             self.particles = 1
         self._origin = worlds.start(self.belief, self.context[..., 0, :], Noise(self.noise.initial, self.noise.episode))
+
+    def again(self, *, particles: int, worlds: Worlds | None = None, generator: torch.Generator | None) -> Problem:
+        """Return the same problem with new noise, and perhaps in other worlds."""
+        return Problem(
+            self.objective,
+            self.worlds if worlds is None else worlds,
+            self.belief,
+            horizon=self.horizon,
+            particles=particles,
+            risk=self.risk,
+            limits=self.limits,
+            constraints=self.constraints,
+            context=self.context.squeeze(0),
+            previous=self.previous,
+            generator=generator,
+            fresh_worlds=self.fresh_worlds,
+        )
 
     @property
     def state(self) -> Tensor:
@@ -158,6 +176,7 @@ class Problem:
         Returns
         -------
         Tensor, shape (worlds, particles, candidates, *starts, H + 1, S)
+            Mapped where the worlds map their forecasts, as recalibrated ones do.
         """
         worlds, noise = self.worlds, self.noise.step
         size = (len(worlds), self.particles, len(actions), *self.starts)
@@ -165,16 +184,20 @@ class Problem:
         states = [worlds.state(carry)]
         none = states[0].new_empty(1, 1, *(1,) * (states[0].ndim - 3), 0)
         by_step = (none,) * self.horizon if noise is None else noise.unbind(-2)
+        laws: list[Law] | None = [] if maps_forecasts(worlds) else None
         for t, given in enumerate(zip(actions.unbind(-2), self.context.unbind(-2), strict=True)):
             if t > 0 and self.meetings:
                 shuffle = Shuffle(worlds, None, size=size)
                 law = shuffle.transition(carry, *given, step=t, meeting=self.meetings[t - 1])
             else:
                 law = worlds.transition(carry, *given, step=t)
+            if laws is not None:
+                laws.append(law)
             carry = law.push(by_step[t])
             states.append(worlds.state(carry))
         # steps lie one behind the other in memory: each is copied as a whole
-        return torch.stack([x.expand(*size, x.shape[-1]) for x in states]).movedim(0, -2)
+        paths = torch.stack([x.expand(*size, x.shape[-1]) for x in states]).movedim(0, -2)
+        return paths if laws is None else finished(worlds, laws, paths, fresh_worlds=bool(self.meetings))
 
     def costs(self, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the states, the cost of each particle (infinite where it diverged), and which ones diverged."""
@@ -195,6 +218,10 @@ class Problem:
             costs = torch.where(bad, float("inf"), costs)
         return states, costs, bad
 
+    def imagined(self, states: Tensor, actions: Tensor) -> Imagined:
+        """Return trajectories of :meth:`trajectories` as constraints see them."""
+        return Imagined(states, actions, self.context, self.worlds, self.belief, bool(self.meetings))
+
     def score(self, actions: Tensor) -> Score:
         """Return what candidates are worth.
 
@@ -206,8 +233,9 @@ class Problem:
         states, costs, bad = self.costs(actions)
         cost = self.risk(costs, self.worlds.log_weight)
         excess = torch.zeros_like(cost)
+        imagined = self.imagined(states, actions)
         for constraint in self.constraints:
-            over = constraint.excess(states, actions, self.context, self.worlds.log_weight)
+            over = constraint.excess(imagined)
             over = torch.where(over.isfinite(), over, float("inf"))
             if constraint.penalty is None:
                 excess = excess + over

@@ -16,7 +16,7 @@ from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
 from bayeswm.planning.budget import epistemic_budget
 from bayeswm.planning.objective import Objective
-from bayeswm.planning.policy import act_out, step_context
+from bayeswm.planning.planned_policy import act_out, step_context
 from bayeswm.planning.rewards import ended, step_reward
 
 Reward = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -14,7 +14,7 @@ from bayeswm.base.mixture import Estimate, Split, mix_mean, split_moments
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.worlds import Belief, Worlds
 from bayeswm.planning.objective import Objective
-from bayeswm.planning.policy import act_out, step_context
+from bayeswm.planning.planned_policy import act_out, step_context
 from bayeswm.planning.risk import Quantile
 
 

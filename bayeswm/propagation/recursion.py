@@ -113,7 +113,7 @@ def carry_on(task: Task, scheme: Scheme, *, worlds: Worlds | None = None, closed
     belief = _beginning(drawn, state, context[..., 0, :], count=count)
     walk = _Walk(drawn, scheme, plan, closed=closed)
     single = scheme.pooled and closed is None and len(drawn) == 1
-    split = scheme.pooled and not single
+    split = scheme.pooled and not single and task.split
     start, known = belief, belief.covariance
 
     laws: list[Law] = []
@@ -161,6 +161,7 @@ def carry_on(task: Task, scheme: Scheme, *, worlds: Worlds | None = None, closed
         diverged=torch.stack(diverged) if bool(bad.any()) else None,
         resolved=[True] * steps,
         joint=joint,
+        has_split=split or single or not scheme.pooled,
         aleatoric=torch.stack(parts, -2) if parts else None,
     )
     return drawn.finish(predictive)

@@ -38,6 +38,8 @@ class Task:
         Source of all randomness.
     ready : Worlds, optional
         Worlds of the model that are drawn already.
+    split : bool
+        Whether the epistemic and the aleatoric part will be asked for. Pooled moments take about half the time without.
     """
 
     model: DynamicsModel | Worlds
@@ -48,6 +50,7 @@ class Task:
     worlds: int
     generator: torch.Generator | None
     ready: Worlds | None = None
+    split: bool = True
 
     @cached_property
     def drawn(self) -> Worlds:

@@ -8,7 +8,7 @@ from torch import Tensor
 import bayeswm as bwm
 from bayeswm.base import Schema, Variable
 from bayeswm.base.worlds import StructureWorlds
-from bayeswm.planning import Constraint, Objective
+from bayeswm.planning import Constraint, Imagined, Objective
 from bayeswm.structures import FromFunction
 
 A = torch.tensor([[1.0, 0.2], [-0.1, 0.9]], dtype=torch.float64)
@@ -59,8 +59,11 @@ class NotAbove(Constraint):
     def __init__(self, limit: float, penalty: float | None = None) -> None:
         self.limit, self.penalty = limit, penalty
 
-    def excess(self, states: Tensor, actions: Tensor, context: Tensor, log_weight: Tensor) -> Tensor:
-        return (actions.amax((-1, -2)) - self.limit).clamp(min=0.0)
+    def excess(self, imagined: Imagined) -> Tensor:
+        return (imagined.actions.amax((-1, -2)) - self.limit).clamp(min=0.0)
+
+    def broken(self, imagined: Imagined) -> Tensor:
+        return (imagined.actions.amax(-1) > self.limit).expand(imagined.reached.shape[:-1])
 
 
 def squares() -> Objective:

@@ -129,8 +129,12 @@ class Below(Constraint):
     penalty: float | None = None
 
     @override
-    def excess(self, states, actions, context, log_weight):
-        return (states[..., 0] - self.limit).clamp(min=0.0).amax((0, 1, -1))
+    def excess(self, imagined):
+        return (imagined.states[..., 0] - self.limit).clamp(min=0.0).amax((0, 1, -1))
+
+    @override
+    def broken(self, imagined):
+        return imagined.reached[..., 0] > self.limit
 
 
 def pushed_mass():

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import bayeswm as bwm
-from bayeswm.base import StructureWorlds
-from bayeswm.propagation import Method, MomentReset
+from bayeswm.base import Predictive, StructureWorlds, UndefinedWarning
+from bayeswm.propagation import Method, MomentReset, Task
 from tests.propagation import linear_systems as lin
 from tests.propagation.linear_systems import GAIN, IN_EACH, POOLED, NoisyFeedback, feedback, generator
 
@@ -48,6 +48,23 @@ def test_a_policy_with_moments_of_its_own_adds_its_noise(method: Method) -> None
         torch.testing.assert_close(found.mean[:, h], mean, **CLOSE)
         torch.testing.assert_close(found.covariance[:, h], cover, **CLOSE)
     assert bool((found.epistemic_variance == 0).all())
+
+
+@pytest.mark.parametrize("method", POOLED, ids=name)
+@pytest.mark.parametrize("exhaustive", [True, False])
+def test_pooled_moments_without_the_split_are_the_same(method: Method, exhaustive: bool) -> None:
+    worlds, belief = lin.linear_worlds(5), lin.start()
+    worlds = StructureWorlds(worlds.structure, worlds.schema, worlds.parameters, exhaustive=exhaustive)
+
+    def task(*, split: bool) -> Predictive:
+        return method.propagate(Task(worlds, belief, feedback, 4, None, 5, generator(), split=split))
+
+    whole, total = task(split=True), task(split=False)
+    assert torch.equal(total.mean, whole.mean)
+    torch.testing.assert_close(total.covariance, whole.covariance)
+    torch.testing.assert_close(total.variance, whole.variance)
+    with pytest.warns(UndefinedWarning, match="no split was asked for"):
+        assert bool(total.epistemic_variance.isnan().all())
 
 
 def test_no_method_needs_the_names_of_another() -> None:
