@@ -433,7 +433,7 @@ def divergence_limit(dtype: torch.dtype) -> float:
     Examples
     --------
     >>> divergence_limit(torch.float32)
-    1.8446742974197923e+18
+    1.844674352395373e+18
     """
     return 0.1 * float(torch.finfo(dtype).max) ** 0.5
 

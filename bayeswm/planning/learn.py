@@ -131,7 +131,10 @@ def learn(
     if max_steps is None and isinstance(env, Simulated):
         raise SpecError("expected max_steps= for a simulated system, got none")
     check_model(model)
-    known = env.schema if isinstance(env, Simulated) else (schema or model.schema)
+    try:
+        known = env.schema if isinstance(env, Simulated) else (schema or model.schema)
+    except SpecError:
+        raise SpecError("expected schema=, since the model saw no data yet that would tell it, got none") from None
     plant = plant_of(env, known, state=state, context=context, hold=hold)
     limits = limits_of(planner, plant)
     settings = {"seed": seed, "random_episodes": random_episodes, "max_steps": max_steps, "latency": latency}

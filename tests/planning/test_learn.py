@@ -151,3 +151,10 @@ def test_arguments_are_checked():
     for wrong in ({"seed": None}, {"episodes": 0}, {"max_steps": None}, {"latency": -1}, {"random_episodes": 0}):
         with pytest.raises(bwm.SpecError, match="expected"):
             learned(**wrong)
+
+
+def test_a_model_that_saw_no_data_needs_a_schema():
+    model = bwm.DeepEnsemble(structure=bwm.structures.MLP(hidden=(4,)), members=2, epochs=1)
+    planner = CEM(quadratic(torch.ones(2), torch.ones(1)), horizon=2)
+    with pytest.raises(bwm.SpecError, match="expected schema="):
+        learn("Pendulum-v1", model, planner, episodes=1, seed=0, progress=False)
