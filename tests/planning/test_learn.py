@@ -92,8 +92,16 @@ def test_an_interrupted_run_goes_on(tmp_path, monkeypatch):
     same(whole, learned(folder=tmp_path))
 
 
+@pytest.fixture
+def interrupts():
+    """Python's own answer to Ctrl-C: a shell that runs the tests in the background has them ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.filterwarnings("ignore:interrupted after epoch:bayeswm.base.errors.FitWarning")
-def test_a_fit_that_was_cut_short_is_not_kept(tmp_path, monkeypatch):
+def test_a_fit_that_was_cut_short_is_not_kept(tmp_path, monkeypatch, interrupts):
     whole = learned()
     fit = bwm.DeepEnsemble.fit
 
@@ -112,7 +120,7 @@ def test_a_fit_that_was_cut_short_is_not_kept(tmp_path, monkeypatch):
     same(whole, learned(folder=tmp_path))
 
 
-def test_interrupts_are_handed_back():
+def test_interrupts_are_handed_back(interrupts):
     before = signal.getsignal(signal.SIGINT)
     with _interruptible():
         assert signal.getsignal(signal.SIGINT) is not before
