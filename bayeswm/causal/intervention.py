@@ -132,6 +132,8 @@ class Assignment:
         """
         if self.steps is None:
             return True
+        if isinstance(step, int):
+            return self._at(step)
         on = [self._at(int(t)) for t in torch.as_tensor(step).flatten().tolist()]
         if any(on) and not all(on):
             raise SpecError(f"expected one step at a time, since {self} acts in some only, got {len(on)} steps at once")
@@ -142,8 +144,8 @@ class Assignment:
         if self.value.ndim == 0:
             return self.value
         stride = (self.steps.step or 1) if isinstance(self.steps, slice) else 1
-        index = (torch.as_tensor(step) - self.begin) // stride
-        if bool((index >= self.value.shape[-1]).any()):
+        index = (step - self.begin) // stride
+        if bool(torch.as_tensor(index >= self.value.shape[-1]).any()):
             raise SpecError(
                 f"expected a value of {self.name!r} for step {int(torch.as_tensor(step).max())}, got {self}"
             )
