@@ -259,6 +259,10 @@ def do(
     do(torque=1.0)
     >>> do({"torque": [0.0, 1.0]}, steps=slice(5, 7))
     do(torque@slice(5, 7, None)=<2 values>)
+
+    The brake of each trajectory comes on once it is faster than 2 m/s:
+
+    >>> stop = do(force=-1.0, when=lambda state, step: state[..., 1] > 2.0)
     """
     given: dict[str, Any] = dict(values or {})
     for name, value in named.items():
