@@ -57,5 +57,5 @@ class Shuffle:
 
 def _reorder(values: Tensor, order: Tensor, size: tuple[int, ...]) -> Tensor:
     tail = values.shape[len(size) :]
-    flat = values.expand(*size, *tail).reshape(-1, *size[2:], *tail)
+    flat = values.expand(*size, *tail).reshape(size[0] * size[1], *size[2:], *tail)
     return flat.index_select(0, order).view(*size, *tail)

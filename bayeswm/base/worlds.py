@@ -377,6 +377,8 @@ class MarkovWorlds(Worlds):
         filled = (torch.where(inside[..., None], v, 0.0) for v in (actions, context))
         steps = torch.arange(states.shape[-2], device=states.device)
         law = self.transition(before, *filled, step=steps)
+        if bool(inside.all()):  # the moments of a law may be costly
+            return law, states, inside
         return law, torch.where(inside[..., None], states, law.mean), inside
 
 

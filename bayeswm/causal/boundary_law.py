@@ -240,7 +240,10 @@ class OverwrittenLaw(PushedLaw):
 
 
 class CarryingLaw(Law):
-    """A law of the next state whose push also draws what the next step's stochastic interventions will need.
+    """A law of the next state whose push also hands on what interventions remember.
+
+    Its push returns the next carry, the draws that the next step's stochastic interventions will need, and which events
+    have happened.
 
     Parameters
     ----------
@@ -248,10 +251,12 @@ class CarryingLaw(Law):
         Of the next state.
     extra : int
         Further coordinates of noise, which are carried on as they are.
+    happened : Tensor, shape (worlds, particles, *batch, events)
+        Which events have happened.
     """
 
-    def __init__(self, law: Law, extra: int) -> None:
-        self.law, self.extra = law, extra
+    def __init__(self, law: Law, extra: int, happened: Tensor) -> None:
+        self.law, self.extra, self.happened = law, extra, happened
         self.noise_size, self.exact = law.noise_size + extra, law.exact
 
     @property
@@ -270,12 +275,14 @@ class CarryingLaw(Law):
         return self.law.covariance
 
     @override
-    def push(self, noise: Tensor) -> tuple[Any, Tensor]:
+    def push(self, noise: Tensor) -> tuple[Any, Tensor, Tensor]:
         own = self.law.noise_size
-        return self.law.push(noise[..., :own]), noise[..., own:]
+        return self.law.push(noise[..., :own]), noise[..., own:], self.happened
 
     @override
     def abduct(self, next_state: Tensor, *, tolerance: float | None = None) -> Tensor:
+        if not self.extra:
+            return self.law.abduct(next_state, tolerance=tolerance)
         raise NotInvertible("expected a system without stochastic interventions: their draws are not in the state")
 
     @override
@@ -288,7 +295,7 @@ class CarryingLaw(Law):
 
     @override
     def map(self, change: Callable[[Tensor], Tensor]) -> Law:
-        return CarryingLaw(self.law.map(change), self.extra)
+        return CarryingLaw(self.law.map(change), self.extra, change(self.happened))
 
 
 class ReplayedLaw(PushedLaw):

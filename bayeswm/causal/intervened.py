@@ -73,6 +73,8 @@ class IntervenedWorlds(Worlds):
             for one in states:
                 fresh = isinstance(one.value, Mechanism) and worlds.wired(one.value, one.name, extra=0)[1]
                 extra += int(one.stochastic or fresh)
+        self._events = tuple(dict.fromkeys(one.when for one in early if one.when is not None))
+        self._remembers = bool(self._carried or self._events)
         self._own_size = worlds.noise_size + extra
         self.noise_size = self._own_size + len(self._carried) - (0 if replay is None else worlds.noise_size)
         self.episode_noise_size = worlds.episode_noise_size + len(self._carried) + len(self._at_start)
@@ -82,6 +84,8 @@ class IntervenedWorlds(Worlds):
         sliced = isinstance(self.inner, StructuralWorlds)
         for group, given in self._by_group.items():
             for one in given:
+                if one.when is not None and group not in ("action", "context"):
+                    raise SpecError(f"{one.name}: expected an action or context to be set when= an event happens")
                 if isinstance(one.value, Mechanism) and not (sliced and group == "state"):
                     raise SpecError(f"{one.name}: expected a variable of a StructuralModel for a Mechanism")
                 simple = one.hard or (isinstance(one.value, Change) and one.value.additive)
@@ -114,17 +118,24 @@ class IntervenedWorlds(Worlds):
             for i, one in enumerate(self._at_start):
                 drawn[one] = one.drawn(self._some(eta)[..., len(self._carried) + i]).expand(lead)
             carry = Overwrite(self._first, self.schema.state.columns, step=0, drawn=drawn)(carry.expand(*lead, -1))
-        return (carry, self._some(eta)[..., : len(self._carried)]) if self._carried else carry
+        if not self._remembers:
+            return carry
+        if self._events and isinstance(belief, Trajectories):
+            raise SpecError("expected a state to start from, got a history: when events happened in it is not known")
+        state = self._variant(0).state(carry)
+        eta = state.new_zeros(*state.shape[:-1], 0) if eta is None else eta
+        return carry, eta[..., : len(self._carried)], state.new_zeros(*state.shape[:-1], len(self._events)).bool()
 
     @override
     def transition(self, carry: Any, action: Tensor, context: Tensor | None = None, *, step: int | Tensor = 0) -> Law:
         worlds = self._variant(step)
-        carry, eta = self._split(carry)
+        carry, eta, happened = self._split(carry)
         draws = {one: one.drawn(eta[..., i]) for i, one in enumerate(self._carried)} if eta is not None else {}
         state = worlds.state(carry)
-        action = self._set("action", action, state, step=step, draws=draws)
+        happened = self._happened(happened, state, step)
+        action = self._set("action", action, state, step=step, draws=draws, happened=happened)
         if context is not None:
-            context = self._set("context", context, state, step=step, draws=draws)
+            context = self._set("context", context, state, step=step, draws=draws, happened=happened)
         carry = _met(carry, state, action, context)
         noises = [one for one in self._by_group["noise"] if one.active(step)]
         states = [one for one in self._by_group["state"] if one.active(step + 1)]
@@ -152,7 +163,14 @@ class IntervenedWorlds(Worlds):
                 law = overwritten(law, Overwrite(states, self.schema.state.columns, step=step + 1, drawn=given))
         if self.replay is not None:
             law = self._replayed(law, step, worlds=worlds)
-        return CarryingLaw(law, len(self._carried)) if self._carried else law
+        return law if happened is None else CarryingLaw(law, len(self._carried), happened)
+
+    def _happened(self, before: Tensor | None, state: Tensor, step: int | Tensor) -> Tensor | None:
+        """Return which events have happened by a step, shape (worlds, particles, *batch, events)."""
+        if before is None or not self._events:
+            return before
+        now = [torch.as_tensor(event(state, step)).expand(state.shape[:-1]) for event in self._events]
+        return before | torch.stack(now, -1).bool()
 
     def _replayed(self, law: Law, step: int | Tensor, *, worlds: Worlds) -> Law:
         replay = self.replay
@@ -176,7 +194,14 @@ class IntervenedWorlds(Worlds):
         return Gaussian(mean, None if law.scale is None else spread, noisy=law.noisy)
 
     def _set(
-        self, group: str, values: Tensor, state: Tensor, *, step: int | Tensor, draws: Mapping[Assignment, Tensor]
+        self,
+        group: str,
+        values: Tensor,
+        state: Tensor,
+        *,
+        step: int | Tensor,
+        draws: Mapping[Assignment, Tensor],
+        happened: Tensor | None,
     ) -> Tensor:
         """Return actions or context with what is set, each column from the values as they were proposed."""
         todo = [one for one in self._by_group[group] if one.active(step)]
@@ -186,7 +211,10 @@ class IntervenedWorlds(Worlds):
         for one in todo:
             index = names.index(one.name)
             given = one.values(step) if one.hard else draws.get(one)
-            columns[index] = changed(one, columns[index], state, step=step, given=given)
+            new = changed(one, columns[index], state, step=step, given=given)
+            if one.when is not None and happened is not None:
+                new = torch.where(happened[..., self._events.index(one.when)], new, columns[index])
+            columns[index] = new
         return torch.stack(torch.broadcast_tensors(*columns), -1)
 
     def _variant(self, step: int | Tensor) -> Worlds:
@@ -213,8 +241,8 @@ class IntervenedWorlds(Worlds):
                 f"{type(self.inner).__name__}; start from a state, or intervene on actions, context or parameters"
             )
 
-    def _split(self, carry: Any) -> tuple[Any, Tensor | None]:
-        return carry if self._carried else (carry, None)
+    def _split(self, carry: Any) -> tuple[Any, Tensor | None, Tensor | None]:
+        return carry if self._remembers else (carry, None, None)
 
     def _some(self, eta: Tensor | None) -> Tensor:
         if eta is None:
@@ -231,7 +259,7 @@ class IntervenedWorlds(Worlds):
 
     @override
     def state_law(self, carry: Any) -> Law | None:
-        return self.inner.state_law(self._split(carry)[0])
+        return None if self._events else self.inner.state_law(self._split(carry)[0])
 
     @override
     def initial_noise_size(self, belief: Belief) -> int:
@@ -250,15 +278,20 @@ class IntervenedWorlds(Worlds):
     ) -> tuple[Any, Tensor]:
         if self._carried:
             raise SpecError("expected interventions that are not drawn: their draws are not in what was measured")
+        own, eta, happened = self._split(carry)
+        happened = self._happened(happened, self.inner.state(own), step)
         if not isinstance(self.inner, MarkovWorlds):
-            worlds, state = self._variant(step), self.inner.state(carry)
-            action = self._set("action", action, state, step=step, draws={})
-            context = None if context is None else self._set("context", context, state, step=step, draws={})
-            return worlds.filter(carry, action, context, measurement, mask, step=step)
+            worlds, state = self._variant(step), self.inner.state(own)
+            action = self._set("action", action, state, step=step, draws={}, happened=happened)
+            if context is not None:
+                context = self._set("context", context, state, step=step, draws={}, happened=happened)
+            found, log_prob = worlds.filter(own, action, context, measurement, mask, step=step)
+            return (found, eta, happened) if self._remembers else found, log_prob
         if (mask is not None and not bool(mask.all())) or bool(measurement.isnan().any()):
             raise DataError("expected every state to be measured, got missing ones; use a model with sensor noise")
         log_prob = self.transition(carry, action, context, step=step).log_prob(measurement)
-        return measurement.expand(*log_prob.shape, measurement.shape[-1]), log_prob
+        found = measurement.expand(*log_prob.shape, measurement.shape[-1])
+        return (found, eta, happened) if self._remembers else found, log_prob
 
     @override
     def smooth(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> tuple[Noise, Tensor]:
@@ -277,7 +310,11 @@ class IntervenedWorlds(Worlds):
                 after = torch.where(on[:, None], after, law.mean)
             noise.append(torch.where(on[:, None], law.abduct(after), float("nan")))
             total = total + torch.where(on, law.log_prob(after), 0.0)
-            carry = after
+            if self._remembers:
+                own, eta, happened = self._split(carry)
+                carry = after, eta, self._happened(happened, self.inner.state(own), t)
+            else:
+                carry = after
         return Noise(step=torch.stack(noise, -2)), total
 
     @override

@@ -15,6 +15,7 @@ from bayeswm.base.errors import SpecError
 from bayeswm.causal.mechanism import Mechanism
 
 Steps = int | slice | None
+Event = Callable[[Tensor, int | Tensor], Tensor]
 
 
 @runtime_checkable
@@ -96,11 +97,14 @@ class Assignment:
         broadcast to (worlds, particles, *batch).
     steps : int, slice or None
         None is every step, or as many as there are values.
+    when : callable, optional
+        The event of (state, step) from which on it acts.
     """
 
     name: str
     value: Any
     steps: Steps = None
+    when: Event | None = None
 
     @property
     def begin(self) -> int:
@@ -132,6 +136,8 @@ class Assignment:
         """
         if self.steps is None:
             return True
+        if isinstance(step, int):
+            return self._at(step)
         on = [self._at(int(t)) for t in torch.as_tensor(step).flatten().tolist()]
         if any(on) and not all(on):
             raise SpecError(f"expected one step at a time, since {self} acts in some only, got {len(on)} steps at once")
@@ -142,8 +148,8 @@ class Assignment:
         if self.value.ndim == 0:
             return self.value
         stride = (self.steps.step or 1) if isinstance(self.steps, slice) else 1
-        index = (torch.as_tensor(step) - self.begin) // stride
-        if bool((index >= self.value.shape[-1]).any()):
+        index = (step - self.begin) // stride
+        if bool(torch.as_tensor(index >= self.value.shape[-1]).any()):
             raise SpecError(
                 f"expected a value of {self.name!r} for step {int(torch.as_tensor(step).max())}, got {self}"
             )
@@ -189,8 +195,9 @@ class Assignment:
             value = value.item() if value.ndim == 0 else f"<{value.shape[-1]} values>"
         elif not isinstance(value, Change | Distribution | Mechanism):
             value = getattr(value, "__name__", type(value).__name__)
-        when = "" if self.steps is None else f"@{self.steps}"
-        return f"{self.name}{when}={value}"
+        steps = "" if self.steps is None else f"@{self.steps}"
+        when = "" if self.when is None else f" when {getattr(self.when, '__name__', type(self.when).__name__)}"
+        return f"{self.name}{steps}={value}{when}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,7 +210,9 @@ class Intervention:
         return f"do({', '.join(map(repr, self.assignments))})"
 
 
-def do(values: Mapping[str, Any] | None = None, /, *, steps: Steps = None, **named: Any) -> Intervention:
+def do(
+    values: Mapping[str, Any] | None = None, /, *, steps: Steps = None, when: Event | None = None, **named: Any
+) -> Intervention:
     """Say what is done to a system: variables are set, whatever would have set them otherwise.
 
     Parameters
@@ -214,6 +223,9 @@ def do(values: Mapping[str, Any] | None = None, /, *, steps: Steps = None, **nam
     steps : int, slice or None
         When. A state set at step k is x[k], k = 0..H, before a[k] is chosen, and the next step sees it; an action set
         at step k is a[k], after the policy proposed it; noise at step k leads to x[k + 1]. Every step by default.
+    when : callable, optional
+        An event, ``when(state, step)`` of states (..., S) to truth values (...): each trajectory is left alone until it
+        first happens there, and the intervention acts from that step on. For actions and context.
     **named : value
         The same by keyword, for names that are identifiers.
 
@@ -247,6 +259,10 @@ def do(values: Mapping[str, Any] | None = None, /, *, steps: Steps = None, **nam
     do(torque=1.0)
     >>> do({"torque": [0.0, 1.0]}, steps=slice(5, 7))
     do(torque@slice(5, 7, None)=<2 values>)
+
+    The brake of each trajectory comes on once it is faster than 2 m/s:
+
+    >>> stop = do(force=-1.0, when=lambda state, step: state[..., 1] > 2.0)
     """
     given: dict[str, Any] = dict(values or {})
     for name, value in named.items():
@@ -256,7 +272,9 @@ def do(values: Mapping[str, Any] | None = None, /, *, steps: Steps = None, **nam
     if not given:
         raise SpecError("expected a variable and its value, such as do(torque=1.0), got nothing")
     _check_steps(steps)
-    return Intervention(tuple(Assignment(name, _value(name, v, steps), steps) for name, v in given.items()))
+    if when is not None and not callable(when):
+        raise SpecError(f"expected when= as a callable of (state, step), got {type(when).__name__}")
+    return Intervention(tuple(Assignment(name, _value(name, v, steps), steps, when) for name, v in given.items()))
 
 
 def _check_steps(steps: object) -> None:

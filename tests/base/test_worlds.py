@@ -233,3 +233,27 @@ def test_worlds_move_to_another_device():
 def test_parameters_are_not_replaced_by_nonsense(value):
     with pytest.raises(bwm.SpecError, match=r"mass: expected a finite value|expected mass > 0"):
         bwm.KnownDynamics(structure=Pendulum()).draw(1).replace(mass=value)
+
+
+def test_the_beginning_of_measured_episodes_is_their_first_state() -> None:
+    model = bwm.KnownDynamics(structure=bwm.structures.Pendulum(), noise=0.1)
+    data = bwm.Trajectories(model.schema, state=torch.rand(3, 4, 2), action=torch.zeros(3, 3, 1))
+    law = model.draw(1).beginning(data)
+    assert law.noise_size == 0
+    torch.testing.assert_close(law.mean[0, 0], data.states()[:, 0].double())
+
+
+def test_known_states_need_no_moments_of_laws() -> None:
+    class Costly(bwm.Gaussian):
+        @property
+        def mean(self) -> torch.Tensor:
+            raise AssertionError
+
+    model = bwm.KnownDynamics(structure=bwm.structures.Pendulum(), noise=0.1)
+    worlds = model.draw(1)
+    worlds.law = lambda mean, scale, parameters, inputs: Costly(mean, scale)
+    data = bwm.Trajectories(model.schema, state=torch.rand(3, 4, 2), action=torch.zeros(3, 3, 1))
+    noise, log_density = worlds.smooth(data)
+    expected = model.draw(1).smooth(data)
+    torch.testing.assert_close(noise.step, expected[0].step)
+    torch.testing.assert_close(log_density, expected[1])

@@ -58,7 +58,7 @@ def test_laws_change_their_leading_axes() -> None:
     noise = torch.ones(1, 2, 3, dtype=torch.float64)
     for law in (
         overwritten(MultivariateGaussian(two, ROOT.expand(1, 2, 3, 3)), setting(y=2.0)),
-        CarryingLaw(Gaussian(two, torch.ones(3)), 1),
+        CarryingLaw(Gaussian(two, torch.ones(3)), 1, noise[..., :1] > 0),
         ReplayedLaw(Gaussian(two, torch.ones(3)), noise, state=lambda x: x),
     ):
         assert law.map(lambda v: v.expand(1, 2, *v.shape[2:])[:, :1]).mean.shape == (1, 1, 3)
@@ -75,7 +75,7 @@ def test_a_law_with_known_noise_is_a_point() -> None:
 
 
 def test_a_carrying_law_draws_for_the_next_step() -> None:
-    law = CarryingLaw(Gaussian(MEAN, torch.ones(3)), 2)
-    state, eta = law.push(torch.tensor([[[1.0, 1.0, 1.0, 7.0, 8.0]]], dtype=torch.float64))
+    law = CarryingLaw(Gaussian(MEAN, torch.ones(3)), 2, torch.zeros(1, 1, 0, dtype=torch.bool))
+    state, eta, _ = law.push(torch.tensor([[[1.0, 1.0, 1.0, 7.0, 8.0]]], dtype=torch.float64))
     torch.testing.assert_close(state, MEAN + 1)
     assert (law.noise_size, eta.flatten().tolist()) == (5, [7.0, 8.0])

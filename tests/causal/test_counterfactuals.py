@@ -5,7 +5,7 @@ from torch.distributions import Normal
 
 import bayeswm as bwm
 from bayeswm.base import StructureWorlds
-from bayeswm.causal import Mechanism, counterfactual, intervene
+from bayeswm.causal import Mechanism, StructuralModel, counterfactual, intervene
 from tests.causal.reference_models import c1, c3, cart, line, observed
 
 
@@ -203,3 +203,12 @@ def test_a_hidden_state_keeps_the_posterior_of_its_noise(generator: torch.Genera
     # what follows has the noise that is believed: s[2] = s[2] believed + 0.8 (2 - s[1] believed)
     at, other = set_to.predictive.particles[0, :, 0, :, 0], set_to.replayed.particles[0, :, 0, :, 0]  # pyright: ignore[reportOptionalMemberAccess]
     torch.testing.assert_close(at[:, 1], other[:, 1] + 0.8 * (2 - other[:, 0]))
+
+
+def test_a_mechanism_with_a_threshold_is_inverted_exactly() -> None:
+    """No moments are asked for, so nothing is warned of."""
+    model = StructuralModel(
+        {"x": Mechanism(lambda: 0.0, noise=1.0), "y": Mechanism(lambda x: (x > 0.1).double(), noise=0.1)}
+    )
+    found = counterfactual(model, observed(model, [[0.5, 1.2]]), bwm.do(x=-1.0))
+    assert found.mean[0, 0].tolist() == pytest.approx([-1.0, 0.2])

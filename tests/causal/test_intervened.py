@@ -260,12 +260,18 @@ def test_the_cost_grows_with_the_number_of_interventions() -> None:
     assert 0 < cost(12) <= 2 * cost(6)
 
 
+def braking() -> Intervention:
+    """From the moment that a trajectory has passed x = 2, its force is -1."""
+    return bwm.do(force=-1.0, when=lambda state, step: state[..., 0] > 2)
+
+
 SOFT = {
     "shift": (
         (bwm.do(force=shift(0.5)), bwm.do(v=shift(0.1))),
         ("carry_is_a_tree_of_tensors", "history_leads_to_state"),
     ),
     "policy": ((bwm.do(force=lambda state, step: -state[..., 1]),), ()),
+    "event": ((braking(),), ("history_leads_to_state",)),
     # draws are in no measurement
     "law": (
         (bwm.do(force=Normal(0.0, 1.0)),),
@@ -283,3 +289,42 @@ def test_an_intervened_model_keeps_the_contract(name: str) -> None:
     x = bwm.rollout(cart(), start, force, context=wind, particles=1, generator=g).particles[0, 0]
     data = bwm.Trajectories(cart().schema, state=torch.cat((start[:, None], x), 1), action=force, context=wind)
     assert check_model(intervene(cart(), *interventions), data, skip=skip).failed == ()
+
+
+def test_an_event_starts_an_intervention_in_each_trajectory() -> None:
+    new = paths(cart(noise=1.0), braking())
+    x, v = START[0].expand(4).clone(), START[1].expand(4).clone()
+    drift, on = START[2].expand(4), torch.zeros(4, dtype=torch.bool)
+    for t in range(5):
+        on |= x > 2
+        force = torch.where(on, -1.0, FORCE[t, 0])
+        w = STEP_NOISE[0, :, t]
+        x, v, drift = x + v + w[:, 0], 0.9 * v + (force + 0.5) / 2 + w[:, 1], drift + 0.5 + w[:, 2]
+        equal(new[:, t + 1], torch.stack((x, v, drift), -1))
+    assert int(on.sum()) > 0
+
+
+def test_events_in_densities_and_counterfactuals(generator: torch.Generator) -> None:
+    model = cart(noise=1.0)
+    done = intervene(model, braking())
+    r = bwm.rollout(done, START, FORCE, context=WIND, particles=1, noise=bwm.Noise(step=STEP_NOISE[:, :1]))
+    x = r.particles[0, 0]
+    factual = bwm.Trajectories(
+        model.schema, state=torch.cat((START[None], x))[None], action=FORCE[None], context=WIND[None]
+    )
+    noise, log_density = done.draw(1).smooth(factual)
+    torch.testing.assert_close(noise.step, STEP_NOISE[:, :1, None])
+    torch.testing.assert_close(log_density.sum(), r.log_prob(x))
+    plain = bwm.rollout(model, START, FORCE, context=WIND, particles=1, generator=generator).particles[0, 0]
+    seen = bwm.Trajectories(
+        model.schema, state=torch.cat((START[None], plain))[None], action=FORCE[None], context=WIND[None]
+    )
+    found = counterfactual(model, seen, braking())
+    found_noise = model.draw(1).smooth(seen)[0].step
+    assert found_noise is not None
+    replayed = bwm.rollout(done, START, FORCE, context=WIND, particles=1, noise=bwm.Noise(step=found_noise[:, :, 0]))
+    torch.testing.assert_close(found.mean[0], replayed.particles[0, 0])
+    with pytest.raises(bwm.SpecError, match="action or context"):
+        paths(model, bwm.do(x=0.0, when=lambda state, step: state[..., 0] > 0))
+    with pytest.raises(bwm.SpecError, match="when="):
+        bwm.do(x=0.0, when=True)  # pyright: ignore[reportArgumentType]
