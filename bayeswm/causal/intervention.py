@@ -217,7 +217,7 @@ def do(
 
     Parameters
     ----------
-    values : mapping of str to value, optional
+    values : mapping, optional
         What each variable is set to. Names are columns of the state, the action or the context, parameters of the
         worlds, or ``"noise.speed"`` for the standard normal noise of a column of the state.
     steps : int, slice or None
@@ -226,7 +226,7 @@ def do(
     when : callable, optional
         An event, ``when(state, step)`` of states (..., S) to truth values (...): each trajectory is left alone until it
         first happens there, and the intervention acts from that step on. For actions and context.
-    **named : value
+    **named : object
         The same by keyword, for names that are identifiers.
 
     Returns
