@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import SpecError
-from bayeswm.base.laws import Law
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import standard_normal
 from bayeswm.base.schema import Schema
 from bayeswm.base.trajectories import Trajectories
-from bayeswm.base.worlds import Belief, Noise, Worlds
+from bayeswm.base.worlds import Worlds
+from bayeswm.base.wrapped import WrappedWorlds
 from bayeswm.diagnostics.maps import OutcomeMap
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bayeswm.base.structure import Structure
 
 
-class RecalibratedWorlds(Worlds):
+class RecalibratedWorlds(WrappedWorlds):
     """Worlds whose finished rollouts are mapped; step by step they are those of the model inside.
 
     Parameters
@@ -36,69 +36,20 @@ class RecalibratedWorlds(Worlds):
     """
 
     def __init__(self, inner: Worlds, outcome_map: OutcomeMap) -> None:
-        self.inner, self.outcome_map = inner, outcome_map
-        self.schema, self.parameters = inner.schema, inner.parameters
-        self.log_weight, self.exhaustive = inner.log_weight, inner.exhaustive
-        self.noise_size, self.episode_noise_size = inner.noise_size, inner.episode_noise_size
-        self.state_is_measured = inner.state_is_measured
+        super().__init__(inner)
+        self.outcome_map = outcome_map
+
+    @override
+    def _around(self, inner: Worlds) -> Self:
+        return type(self)(inner, self.outcome_map)
 
     @override
     def finish(self, predictive: Predictive) -> Predictive:
-        return self.outcome_map(self.inner.finish(predictive))
-
-    @override
-    def start(self, belief: Belief, context: Tensor | None = None, noise: Noise | None = None) -> Any:
-        return self.inner.start(belief, context, noise)
-
-    @override
-    def initial_noise_size(self, belief: Belief) -> int:
-        return self.inner.initial_noise_size(belief)
-
-    @override
-    def transition(self, carry: Any, action: Tensor, context: Tensor | None = None, *, step: int | Tensor = 0) -> Law:
-        return self.inner.transition(carry, action, context, step=step)
-
-    @override
-    def state(self, carry: Any) -> Tensor:
-        return self.inner.state(carry)
-
-    @override
-    def measurement(self, carry: Any) -> Law:
-        return self.inner.measurement(carry)
-
-    @override
-    def filter(
-        self,
-        carry: Any,
-        action: Tensor,
-        context: Tensor | None,
-        measurement: Tensor,
-        mask: Tensor | None = None,
-        *,
-        step: int | Tensor = 0,
-    ) -> tuple[Any, Tensor]:
-        return self.inner.filter(carry, action, context, measurement, mask, step=step)
-
-    @override
-    def state_law(self, carry: Any) -> Law | None:
-        return self.inner.state_law(carry)
+        return self.outcome_map(super().finish(predictive))
 
     @override
     def log_likelihood(self, carry: Any, measurements: Tensor, actions: Tensor, context: Tensor) -> Tensor:
         return self.inner.log_likelihood(carry, measurements, actions, context)
-
-    @override
-    def smooth(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> tuple[Noise, Tensor]:
-        return self.inner.smooth(trajectory, generator=generator)
-
-    @override
-    def _with(self, *, parameters: Mapping[str, Tensor], log_weight: Tensor, exhaustive: bool) -> Self:
-        inner = self.inner._with(parameters=parameters, log_weight=log_weight, exhaustive=exhaustive)
-        return type(self)(inner, self.outcome_map)
-
-    @override
-    def _replaced(self, parameters: Mapping[str, Tensor]) -> Self:
-        return type(self)(self.inner._replaced(parameters), self.outcome_map)
 
 
 class RecalibratedModel(DynamicsModel):

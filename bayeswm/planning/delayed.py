@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Self, override
 
 import torch
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from bayeswm.base.errors import SpecError
 from bayeswm.base.laws import Law
-from bayeswm.base.predictive import Predictive
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief, Noise, Worlds
+from bayeswm.base.wrapped import WrappedWorlds
 
 
-class DelayedWorlds(Worlds):
+class DelayedWorlds(WrappedWorlds):
     """Worlds that start after some more steps, whose actions cannot be changed any more.
 
     The noise of these steps is part of the initial noise, so that what is not known of where they lead is part of
@@ -23,7 +23,7 @@ class DelayedWorlds(Worlds):
 
     Parameters
     ----------
-    worlds : Worlds
+    inner : Worlds
         The worlds.
     pending : sequence of Tensor, shape (*batch, A)
         What will be done first, whatever is planned.
@@ -43,25 +43,26 @@ class DelayedWorlds(Worlds):
     True
     """
 
-    def __init__(self, worlds: Worlds, pending: Sequence[Tensor]) -> None:
+    def __init__(self, inner: Worlds, pending: Sequence[Tensor]) -> None:
         if not pending:
             raise SpecError("expected at least one pending action, got none")
-        self.worlds, self.pending = worlds, tuple(pending)
-        self.schema, self.parameters = worlds.schema, worlds.parameters
-        self.log_weight, self.exhaustive = worlds.log_weight, worlds.exhaustive
-        self.noise_size, self.episode_noise_size = worlds.noise_size, worlds.episode_noise_size
-        self.state_is_measured = worlds.state_is_measured
+        super().__init__(inner)
+        self.pending = tuple(pending)
+
+    @override
+    def _around(self, inner: Worlds) -> Self:
+        return type(self)(inner, self.pending)
 
     @override
     def start(self, belief: Belief, context: Tensor | None = None, noise: Noise | None = None) -> Any:
         given = Noise() if noise is None else noise
-        own, step = self.worlds.initial_noise_size(belief), self.noise_size
+        own, step = self.inner.initial_noise_size(belief), self.noise_size
         if given.initial is None and step:
             raise SpecError("expected noise.initial for the steps that are settled already, got none")
         first = None if given.initial is None or not own else given.initial[..., :own]
-        carry = self.worlds.start(belief, context, given._replace(initial=first))
+        carry = self.inner.start(belief, context, given._replace(initial=first))
         for t, action in enumerate(self.pending):
-            law = self.worlds.transition(carry, action.to(self.device, self.dtype), context, step=t)
+            law = self.inner.transition(carry, action.to(self.device, self.dtype), context, step=t)
             at = own + t * step
             like = law.mean
             noises = like.new_empty(*(1,) * (like.ndim - 1), 0)
@@ -70,23 +71,11 @@ class DelayedWorlds(Worlds):
 
     @override
     def initial_noise_size(self, belief: Belief) -> int:
-        return self.worlds.initial_noise_size(belief) + len(self.pending) * self.noise_size
+        return self.inner.initial_noise_size(belief) + len(self.pending) * self.noise_size
 
     @override
     def transition(self, carry: Any, action: Tensor, context: Tensor | None = None, *, step: int | Tensor = 0) -> Law:
-        return self.worlds.transition(carry, action, context, step=step + len(self.pending))
-
-    @override
-    def state(self, carry: Any) -> Tensor:
-        return self.worlds.state(carry)
-
-    @override
-    def measurement(self, carry: Any) -> Law:
-        return self.worlds.measurement(carry)
-
-    @override
-    def state_law(self, carry: Any) -> Law | None:
-        return self.worlds.state_law(carry)
+        return self.inner.transition(carry, action, context, step=step + len(self.pending))
 
     @override
     def filter(
@@ -99,17 +88,8 @@ class DelayedWorlds(Worlds):
         *,
         step: int | Tensor = 0,
     ) -> tuple[Any, Tensor]:
-        return self.worlds.filter(carry, action, context, measurement, mask, step=step + len(self.pending))
+        return self.inner.filter(carry, action, context, measurement, mask, step=step + len(self.pending))
 
     @override
     def smooth(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> tuple[Noise, Tensor]:
         raise SpecError("expected worlds that start where the episode does, got some that start later; smooth those")
-
-    @override
-    def finish(self, predictive: Predictive) -> Predictive:
-        return self.worlds.finish(predictive)
-
-    @override
-    def _with(self, *, parameters: Mapping[str, Tensor], log_weight: Tensor, exhaustive: bool) -> Self:
-        inner = self.worlds._with(parameters=parameters, log_weight=log_weight, exhaustive=exhaustive)
-        return type(self)(inner, self.pending)
