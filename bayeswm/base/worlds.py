@@ -183,6 +183,11 @@ class Worlds(ABC):
             steps.append(log_prob)
         return torch.stack(steps, -1)
 
+    @property
+    def maps_forecasts(self) -> bool:
+        """Whether :meth:`finish` may answer with anything else than what the steps led to."""
+        return type(self).finish is not Worlds.finish
+
     def finish(self, predictive: Predictive) -> Predictive:
         """Return what a rollout of these worlds answers with, given what its steps led to; as it is, by default.
 

@@ -86,6 +86,11 @@ class WrappedWorlds(Worlds):
     def smooth(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> tuple[Noise, Tensor]:
         return self.inner.smooth(trajectory, generator=generator)
 
+    @property
+    @override
+    def maps_forecasts(self) -> bool:
+        return type(self).finish is not WrappedWorlds.finish or self.inner.maps_forecasts
+
     @override
     def finish(self, predictive: Predictive) -> Predictive:
         return self.inner.finish(predictive)

@@ -9,19 +9,8 @@ from torch import Tensor
 
 from bayeswm.base.laws import Law
 from bayeswm.base.predictive import Predictive
+from bayeswm.base.rollout import divergence_limit
 from bayeswm.base.worlds import Worlds
-
-
-def maps_forecasts(worlds: Worlds) -> bool:
-    """Whether worlds answer with anything else than what their steps led to.
-
-    Examples
-    --------
-    >>> import bayeswm as bwm
-    >>> maps_forecasts(bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium()).draw(1))
-    False
-    """
-    return type(worlds).finish is not Worlds.finish
 
 
 def finished(worlds: Worlds, laws: Sequence[Law], states: Tensor, *, fresh_worlds: bool) -> Tensor:
@@ -43,7 +32,7 @@ def finished(worlds: Worlds, laws: Sequence[Law], states: Tensor, *, fresh_world
     Tensor, shape (worlds, particles, *batch, H + 1, S)
         The start as it was; particles that diverged are left as they are.
     """
-    limit = 0.1 * float(torch.finfo(states.dtype).max) ** 0.5
+    limit = divergence_limit(states.dtype)
     reached = states[..., 1:, :].movedim(-2, 0)
     diverged = ~(reached.detach().abs() < limit).all(-1)
     lost = bool(diverged.any())

@@ -13,13 +13,13 @@ from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.laws import Law
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import standard_normal
-from bayeswm.base.rollout import check_law, check_memory, divergence_limit, rollout
+from bayeswm.base.rollout import check_law, check_memory, divergence_limit, rollout, step_context
 from bayeswm.base.shuffle import Shuffle
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.trees import tree_map
 from bayeswm.base.worlds import Belief, Noise, Worlds
 from bayeswm.planning.constraints import Constraint, Imagined
-from bayeswm.planning.finished import finished, maps_forecasts
+from bayeswm.planning.finished import finished
 from bayeswm.planning.limits import Limits
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.risk import Risk
@@ -114,7 +114,8 @@ class Problem:
         self.objective, self.worlds, self.risk, self.limits = objective, worlds, risk, limits
         self.horizon, self.particles, self.constraints = horizon, particles, tuple(constraints)
         self.belief, self.starts = _belief(worlds, belief)
-        self.context = _context(worlds, context, self.starts, steps=horizon)
+        # with an axis of candidates in front
+        self.context = step_context(worlds, context, self.starts, steps=horizon)[None, ..., :horizon, :]
         self.previous: Tensor | None = None if previous is None else _before(worlds, previous, self.starts)
         self.check_fits(1)
         self.noise = _noise(worlds, self.belief, (particles, len(self.starts), horizon), generator=generator)
@@ -184,7 +185,7 @@ class Problem:
         states = [worlds.state(carry)]
         none = states[0].new_empty(1, 1, *(1,) * (states[0].ndim - 3), 0)
         by_step = (none,) * self.horizon if noise is None else noise.unbind(-2)
-        laws: list[Law] | None = [] if maps_forecasts(worlds) else None
+        laws: list[Law] | None = [] if worlds.maps_forecasts else None
         for t, given in enumerate(zip(actions.unbind(-2), self.context.unbind(-2), strict=True)):
             if t > 0 and self.meetings:
                 shuffle = Shuffle(worlds, None, size=size)
@@ -301,26 +302,6 @@ def _before(worlds: Worlds, previous: Tensor, starts: tuple[int, ...]) -> Tensor
         return previous.expand(shape)
     except RuntimeError:
         raise DataError(f"expected the action before of shape {shape}, got {tuple(previous.shape)}") from None
-
-
-def _context(worlds: Worlds, context: Tensor | None, starts: tuple[int, ...], *, steps: int) -> Tensor:
-    """Return the context of each step with an axis of candidates in front, (1, *starts, H, C)."""
-    size = worlds.schema.context.size
-    if context is None:
-        if size:
-            raise DataError(f"expected context= of {size} value(s) {worlds.schema.context.columns}, got none")
-        return torch.empty(1, *starts, steps, 0, dtype=worlds.dtype, device=worlds.device)
-    context = torch.as_tensor(context).to(worlds.device, worlds.dtype)
-    if context.ndim < 1 or context.shape[-1] != size or not bool(context.isfinite().all()):
-        raise DataError(f"expected finite context of shape (*starts, {size}), got {tuple(context.shape)}")
-    if context.ndim != len(starts) + 2:
-        context = context[..., None, :]
-    try:
-        return context.expand(*starts, steps, size)[None]
-    except RuntimeError:
-        raise DataError(
-            f"expected context of shape {(*starts, size)}, or {(*starts, steps, size)}, got {tuple(context.shape)}"
-        ) from None
 
 
 def _noise(worlds: Worlds, belief: Belief, sizes: tuple[int, int, int], *, generator: torch.Generator | None) -> Noise:

@@ -36,6 +36,18 @@ def test_another_number_format_is_that_of_all_that_is_inside():
     assert (small.dtype, law.mean.dtype) == (torch.float32, torch.float32)
 
 
+def test_forecasts_are_mapped_where_the_worlds_inside_do_or_a_leaf_does():
+    class Mapped(Same):
+        def finish(self, predictive):
+            return predictive
+
+    worlds = process()
+    assert not worlds.maps_forecasts
+    assert not Same(worlds).maps_forecasts
+    assert Mapped(worlds).maps_forecasts
+    assert Same(Mapped(worlds)).maps_forecasts
+
+
 def test_parts_and_weights_are_those_of_the_worlds_inside():
     worlds = Same(process())
     part = worlds[:2].reweight(torch.tensor([0.0, 1.0]))

@@ -6,7 +6,7 @@ import torch
 import bayeswm as bwm
 from bayeswm.diagnostics import Isotonic, Recalibration, Scale, recalibrate
 from bayeswm.planning import CEM, ChanceConstraint, GaussianTightening, HalfSpaces, Mean, Objective, Problem
-from bayeswm.planning.finished import finished, maps_forecasts
+from bayeswm.planning.finished import finished
 from bayeswm.planning.limits import Limits
 from tests.planning.walls import START, STEPS, TRUTH, WALL
 
@@ -43,7 +43,7 @@ def test_imagined_trajectories_are_those_of_a_rollout(data: bwm.Trajectories, me
     )
     tried = 0.3 * torch.randn(4, 3, STEPS, 1, generator=g, dtype=torch.float64)
     states = problem.trajectories(tried)
-    assert maps_forecasts(worlds)
+    assert worlds.maps_forecasts
     for one, found in zip(tried, states.unbind(2), strict=True):
         torch.testing.assert_close(found[..., 1:, :], problem.predictive(one).particles)
     torch.testing.assert_close(states[..., 0, :], START.expand_as(states[..., 0, :]))
