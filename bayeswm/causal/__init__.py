@@ -1,7 +1,10 @@
 """Causes and effects: graphs, which effects follow from what was recorded, interventions and counterfactuals."""
 
 from bayeswm.causal.adjustment import adjust, adjustment_set, backdoor_sets, is_adjustment_set
+from bayeswm.causal.behaviour import LinearBehaviour, fit_behaviour
+from bayeswm.causal.confounder import ConfoundedWorlds, assume_confounder
 from bayeswm.causal.counterfactuals import Counterfactual, counterfactual
+from bayeswm.causal.e_values import EValue, e_value, e_value_of_difference
 from bayeswm.causal.effects import effect
 from bayeswm.causal.estimand import Estimand, Probability, Product, Ratio, Sum
 from bayeswm.causal.front_door import front_door_sets, is_front_door_set
@@ -14,6 +17,8 @@ from bayeswm.causal.intervention import Intervention, clamp, do, shift
 from bayeswm.causal.mechanism import Mechanism
 from bayeswm.causal.mediation import mediation
 from bayeswm.causal.names import at
+from bayeswm.causal.omitted_variable import AdjustedEstimate, adjusted_estimate, robustness_value
+from bayeswm.causal.sensitivity import Sensitivity, sensitivity_of_choice, sensitivity_of_effect
 from bayeswm.causal.sequential import SequentialAdjustment, sequential_backdoor
 from bayeswm.causal.structural import StructuralModel, StructuralWorlds
 from bayeswm.causal.tables import Table
@@ -21,8 +26,11 @@ from bayeswm.causal.time_graph import TimeGraph
 from bayeswm.causal.verdict import Identifiable, NotIdentifiable, Query, Unknown
 
 __all__ = [
+    "AdjustedEstimate",
     "CausalGraph",
+    "ConfoundedWorlds",
     "Counterfactual",
+    "EValue",
     "Estimand",
     "Hedge",
     "Identifiable",
@@ -30,12 +38,14 @@ __all__ = [
     "IntervenedModel",
     "IntervenedWorlds",
     "Intervention",
+    "LinearBehaviour",
     "Mechanism",
     "NotIdentifiable",
     "Probability",
     "Product",
     "Query",
     "Ratio",
+    "Sensitivity",
     "SequentialAdjustment",
     "StructuralModel",
     "StructuralWorlds",
@@ -44,13 +54,18 @@ __all__ = [
     "TimeGraph",
     "Unknown",
     "adjust",
+    "adjusted_estimate",
     "adjustment_set",
+    "assume_confounder",
     "at",
     "backdoor_sets",
     "clamp",
     "counterfactual",
     "do",
+    "e_value",
+    "e_value_of_difference",
     "effect",
+    "fit_behaviour",
     "front_door_sets",
     "identify",
     "instruments",
@@ -58,6 +73,9 @@ __all__ = [
     "is_adjustment_set",
     "is_front_door_set",
     "mediation",
+    "robustness_value",
+    "sensitivity_of_choice",
+    "sensitivity_of_effect",
     "sequential_backdoor",
     "shift",
 ]

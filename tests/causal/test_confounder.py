@@ -1,0 +1,143 @@
+import math
+
+import pytest
+import torch
+from torch.distributions import Normal
+
+import bayeswm as bwm
+from bayeswm.base.errors import SpecError, UnknownVariableError
+from bayeswm.causal import LinearBehaviour, assume_confounder, effect
+from bayeswm.causal.confounder import MovedLaw, _corrected
+from bayeswm.inference import StudentT
+from tests.causal.confounded_logs import NAIVE, TRUE, known
+from tests.causal.reference_models import c1, line
+
+BEHAVIOUR = LinearBehaviour(
+    line(), torch.tensor([[0.0], [-0.3]], dtype=torch.float64), torch.tensor([[2.0]], dtype=torch.float64)
+)
+# e explains half of the action's variance at equal states, and 0.5 of the 0.51 that the regression leaves
+STRENGTH = {"action_r2": 0.5, "outcome_r2": 0.5 / 0.51}
+
+
+def test_with_the_true_confounder_the_effect_is_the_true_one(generator: torch.Generator) -> None:
+    naive = known(**NAIVE).draw(1)
+    right = assume_confounder(naive, BEHAVIOUR, **STRENGTH)
+    query = {"state": torch.ones(1), "horizon": 2, "generator": generator}
+    before = effect(naive, bwm.do(a=1.0), bwm.do(a=0.0), **query)
+    after = effect(right, bwm.do(a=1.0), bwm.do(a=0.0), **query)
+    assert before.effect.values.ravel().tolist() == pytest.approx([1.0, 2.05])
+    assert after.effect.values.ravel().tolist() == pytest.approx([0.5, 0.95])
+
+
+def test_mean_and_variance_of_two_steps_are_the_interventional_ones() -> None:
+    right = assume_confounder(known(**NAIVE).draw(1), BEHAVIOUR, **STRENGTH)
+    one = torch.ones(1, dtype=torch.float64)
+    law = right.transition(right.start(one), one)
+    assert law.mean.item() == pytest.approx(1.4)
+    assert law.variance.item() == pytest.approx(1.01)
+    zero, unit = (right.transition(right.start(v * one), one) for v in (0.0, 1.0))
+    slope = (unit.mean - zero.mean).item()
+    assert slope == pytest.approx(0.9)
+    assert zero.mean.item() + slope * 1.4 == pytest.approx(1.76)
+    assert slope**2 * 1.01 + 1.01 == pytest.approx(1.8281)
+
+
+def test_the_worlds_behave_as_the_true_system_in_every_call(generator: torch.Generator) -> None:
+    right, true = assume_confounder(known(**NAIVE).draw(1), BEHAVIOUR, **STRENGTH), known(**TRUE).draw(1)
+    data = bwm.data.simulate(
+        true, torch.randn(5, 1, generator=generator), torch.randn(5, 4, 1, generator=generator), generator=generator
+    )
+    for found, wanted in zip(right.smooth(data), true.smooth(data), strict=True):
+        found, wanted = (v if isinstance(v, torch.Tensor) else v.step for v in (found, wanted))
+        torch.testing.assert_close(found, wanted)
+    start, action, after = data.states()[:, 0], data.action[:, 0], data.states()[:, 1]
+    found, wanted = (w.filter(w.start(start), action, None, after)[1] for w in (right, true))
+    torch.testing.assert_close(found, wanted)
+    assert right.to(torch.float32).dtype == torch.float32
+    assert len(right[[0, 0]]) == 2
+
+
+def test_no_confounder_and_the_other_sign() -> None:
+    naive, one = known(**NAIVE).draw(1), torch.ones(1, dtype=torch.float64)
+    for given in ({"action_r2": 0.0, "outcome_r2": 1.0}, {"action_r2": 0.9, "outcome_r2": 0.0}):
+        same = assume_confounder(naive, BEHAVIOUR, **given)
+        law, plain = (w.transition(w.start(one), one) for w in (same, naive))
+        assert (law.mean.item(), law.variance.item()) == (plain.mean.item(), plain.variance.item())
+    other = assume_confounder(naive, BEHAVIOUR, **STRENGTH, sign=-1)
+    law = other.transition(other.start(one), one)
+    assert law.mean.item() == pytest.approx(2.05 + 0.65)
+    assert law.variance.item() == pytest.approx(1.01)
+
+
+def test_strengths_may_differ_between_worlds() -> None:
+    structure = bwm.structures.FromFunction(
+        lambda x, a, c, p: 1.05 * x + p["gain"] * a, schema=line(), parameters={"gain": Normal(1.0, 0.1)}
+    )
+    g = torch.Generator().manual_seed(0)
+    worlds = bwm.KnownDynamics(structure=structure, noise=0.51**0.5).draw(3, generator=g)
+    r2 = torch.tensor([0.0, 0.2, 0.8], dtype=torch.float64)
+    shifted = assume_confounder(worlds, BEHAVIOUR, action_r2=r2, outcome_r2=0.5)
+    one = torch.ones(1, dtype=torch.float64)
+    moved = worlds.transition(worlds.start(one), one).mean - shifted.transition(shifted.start(one), one).mean
+    expected = [math.sqrt(0.5 * r / (1 - r)) * math.sqrt(0.51) * 1.3 / math.sqrt(2) for r in r2.tolist()]
+    assert moved.flatten().tolist() == pytest.approx(expected)
+    with pytest.raises(SpecError, match="differs between"):
+        _ = shifted[[0, 1]]
+    assert len(shifted.replace(gain=0.0)) == 3
+
+
+def test_correlated_noise_keeps_its_other_columns() -> None:
+    tril = torch.tensor([[1.0, 0.0], [0.5, 0.8]], dtype=torch.float64)
+    law = bwm.MultivariateGaussian(torch.zeros(1, 1, 2, dtype=torch.float64), tril)
+    found = _corrected(law, torch.full((1, 1), 0.3), torch.full((1, 1), 0.44), column=1)
+    size = math.sqrt(0.25 + 0.64)
+    assert found.mean.flatten().tolist() == pytest.approx([0.0, 0.3 * size])
+    expected = (tril @ tril.mT).clone()
+    expected[1, 1] *= 1.44
+    torch.testing.assert_close(found.covariance[0, 0], expected)
+
+
+def test_any_other_noise_keeps_its_shape() -> None:
+    law = StudentT(torch.ones(1, 1, 2).double(), torch.ones(2).double(), torch.full((2,), 5.0).double())
+    found = _corrected(law, torch.full((1, 1), -0.5).double(), torch.full((1, 1), 1.25).double(), column=0)
+    assert isinstance(found, MovedLaw)
+    sd = math.sqrt(5 / 3)
+    assert found.mean.flatten().tolist() == pytest.approx([1 - 0.5 * sd, 1.0])
+    assert found.variance.flatten().tolist() == pytest.approx([2.25 * 5 / 3, 5 / 3])
+    torch.testing.assert_close(found.covariance.diagonal(dim1=-2, dim2=-1), found.variance)
+    noise = torch.tensor([[[0.7, -0.4]]], dtype=torch.float64)
+    x = found.push(noise)
+    torch.testing.assert_close(found.abduct(x), noise)
+    torch.testing.assert_close(found.cdf(x), torch.special.ndtr(noise))
+    # the density is the derivative of the distribution function
+    step = torch.tensor([1e-5, 0.0], dtype=torch.float64)
+    slope = (found.cdf(x + step) - found.cdf(x - step))[..., 0] / 2e-5
+    torch.testing.assert_close(found.log_prob(x, marginal=True)[..., 0].exp(), slope, rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.log_prob(x), found.log_prob(x, marginal=True).sum(-1))
+    wider = found.map(lambda v: v.expand(1, 3, 2))
+    assert wider.mean.shape == (1, 3, 2)
+    heavy = StudentT(torch.ones(1, 1, 1), torch.ones(1), torch.full((1,), 2.0))
+    with pytest.raises(SpecError, match="finite variance"):
+        _corrected(heavy, torch.zeros(1, 1), torch.zeros(1, 1), column=0)
+
+
+def test_what_makes_no_sense_is_refused() -> None:
+    naive = known(**NAIVE)
+    worlds = naive.draw(1)
+    for given, match in (
+        ({"action_r2": 1.0, "outcome_r2": 0.5}, "action_r2"),
+        ({"action_r2": 0.5, "outcome_r2": 1.5}, "outcome_r2"),
+        ({"action_r2": 0.5, "outcome_r2": 0.5, "sign": 0}, "sign"),
+    ):
+        with pytest.raises(SpecError, match=match):
+            assume_confounder(worlds, BEHAVIOUR, **given)
+    with pytest.raises(UnknownVariableError, match="'b'"):
+        assume_confounder(worlds, BEHAVIOUR, **STRENGTH, action="b")
+    with pytest.raises(SpecError, match="without interventions"):
+        assume_confounder(bwm.causal.intervene(worlds, bwm.do(a=1.0)), BEHAVIOUR, **STRENGTH)
+    with pytest.raises(SpecError, match="expected state"):
+        assume_confounder(c1().draw(1), BEHAVIOUR, **STRENGTH)
+    cart = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.1)
+    behaviour = LinearBehaviour(cart.schema, torch.zeros(4, 1).double(), torch.eye(1).double())
+    with pytest.raises(SpecError, match="expected outcome=, one of"):
+        assume_confounder(cart.draw(1), behaviour, **STRENGTH)
