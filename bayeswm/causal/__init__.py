@@ -18,6 +18,8 @@ from bayeswm.causal.mechanism import Mechanism
 from bayeswm.causal.mediation import mediation
 from bayeswm.causal.names import at
 from bayeswm.causal.omitted_variable import AdjustedEstimate, adjusted_estimate, robustness_value
+from bayeswm.causal.overlap import positivity
+from bayeswm.causal.positivity_report import Positivity
 from bayeswm.causal.sensitivity import Sensitivity, sensitivity_of_choice, sensitivity_of_effect
 from bayeswm.causal.sequential import SequentialAdjustment, sequential_backdoor
 from bayeswm.causal.structural import StructuralModel, StructuralWorlds
@@ -41,6 +43,7 @@ __all__ = [
     "LinearBehaviour",
     "Mechanism",
     "NotIdentifiable",
+    "Positivity",
     "Probability",
     "Product",
     "Query",
@@ -73,6 +76,7 @@ __all__ = [
     "is_adjustment_set",
     "is_front_door_set",
     "mediation",
+    "positivity",
     "robustness_value",
     "sensitivity_of_choice",
     "sensitivity_of_effect",

@@ -58,7 +58,7 @@ def e_value(risk_ratio: float, *, lower: float | None = None, upper: float | Non
     limit = lower if risk_ratio >= 1 else upper
     if limit is None:
         return EValue(_strength(risk_ratio), math.nan)
-    return EValue(_strength(risk_ratio), _strength(limit) if (limit > 1) == (risk_ratio > 1) else 1.0)
+    return EValue(_strength(risk_ratio), 1.0 if low <= 1 <= high else _strength(limit))
 
 
 def e_value_of_difference(difference: float, *, standard_error: float | None = None) -> EValue:
