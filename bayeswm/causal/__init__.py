@@ -19,6 +19,7 @@ from bayeswm.causal.mediation import mediation
 from bayeswm.causal.names import at
 from bayeswm.causal.omitted_variable import AdjustedEstimate, adjusted_estimate, robustness_value
 from bayeswm.causal.overlap import positivity
+from bayeswm.causal.policy_values import PolicyValue, policy_value
 from bayeswm.causal.positivity_report import Positivity
 from bayeswm.causal.sensitivity import Sensitivity, sensitivity_of_choice, sensitivity_of_effect
 from bayeswm.causal.sequential import SequentialAdjustment, sequential_backdoor
@@ -43,6 +44,7 @@ __all__ = [
     "LinearBehaviour",
     "Mechanism",
     "NotIdentifiable",
+    "PolicyValue",
     "Positivity",
     "Probability",
     "Product",
@@ -76,6 +78,7 @@ __all__ = [
     "is_adjustment_set",
     "is_front_door_set",
     "mediation",
+    "policy_value",
     "positivity",
     "robustness_value",
     "sensitivity_of_choice",

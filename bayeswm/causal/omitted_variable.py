@@ -70,13 +70,13 @@ def robustness_value(
         raise SpecError(f"expected share > 0 and finite, got {share!r}")
     f = share * abs(estimate / standard_error) / math.sqrt(degrees_of_freedom)
     if level is not None:
-        f -= _quantile(level, degrees_of_freedom - 1) / math.sqrt(degrees_of_freedom - 1)
+        f -= critical_value(level, degrees_of_freedom - 1) / math.sqrt(degrees_of_freedom - 1)
     f = max(f, 0.0)
     value = 0.5 * (math.sqrt(f**4 + 4 * f**2) - f**2)
     if level is None or f == 0:
         return value
     # a confounder of the treatment alone also widens the interval: beyond this it need not touch the outcome so much
-    critical = _quantile(level, degrees_of_freedom - 1) / math.sqrt(degrees_of_freedom - 1)
+    critical = critical_value(level, degrees_of_freedom - 1) / math.sqrt(degrees_of_freedom - 1)
     first = f + critical
     return value if first * critical < 1 else (first**2 - critical**2) / (1 + first**2)
 
@@ -139,8 +139,14 @@ def _check(estimate: float, standard_error: float, degrees_of_freedom: int) -> N
         )
 
 
-def _quantile(level: float, degrees_of_freedom: int) -> float:
-    """Return the two-sided critical value of Student's t."""
+def critical_value(level: float, degrees_of_freedom: int) -> float:
+    """Return the two-sided critical value of Student's t.
+
+    Raises
+    ------
+    SpecError
+        For a level outside (0, 1).
+    """
     from scipy.special import stdtrit
 
     if not 0 < level < 1:
