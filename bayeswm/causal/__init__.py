@@ -21,6 +21,8 @@ from bayeswm.causal.omitted_variable import AdjustedEstimate, adjusted_estimate,
 from bayeswm.causal.overlap import positivity
 from bayeswm.causal.policy_values import PolicyValue, policy_value
 from bayeswm.causal.positivity_report import Positivity
+from bayeswm.causal.refits import Refutation
+from bayeswm.causal.refutation import negative_control, placebo_treatment
 from bayeswm.causal.sensitivity import Sensitivity, sensitivity_of_choice, sensitivity_of_effect
 from bayeswm.causal.sequential import SequentialAdjustment, sequential_backdoor
 from bayeswm.causal.structural import StructuralModel, StructuralWorlds
@@ -50,6 +52,7 @@ __all__ = [
     "Product",
     "Query",
     "Ratio",
+    "Refutation",
     "Sensitivity",
     "SequentialAdjustment",
     "StructuralModel",
@@ -78,6 +81,8 @@ __all__ = [
     "is_adjustment_set",
     "is_front_door_set",
     "mediation",
+    "negative_control",
+    "placebo_treatment",
     "policy_value",
     "positivity",
     "robustness_value",
