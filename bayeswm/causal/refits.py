@@ -137,7 +137,7 @@ def resampled(logged: Trajectories, generator: torch.Generator) -> Trajectories:
     return logged[torch.cat([(logged.episode == names[i]).nonzero().flatten() for i in drawn.tolist()])]
 
 
-def tested(
+def judged(
     name: str, value: np.ndarray, error: np.ndarray, *, original: xarray.Dataset, refits: int, level: float
 ) -> Refutation:
     """Return how an effect stands against 0, given its standard error from a number of refits."""

@@ -15,7 +15,7 @@ from bayeswm.base.model import DynamicsModel
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief
 from bayeswm.causal.intervention import Intervention
-from bayeswm.causal.refits import Refutation, effect_of, refitted, resampled, shuffled, tested
+from bayeswm.causal.refits import Refutation, effect_of, judged, refitted, resampled, shuffled
 
 if TYPE_CHECKING:
     import xarray
@@ -99,7 +99,7 @@ def placebo_treatment(
     found, original = refitted(model, logged, query, change=shuffled, refits=refits, level=level, generator=generator)
     values = np.stack([f["effect"].values for f in found])
     error = values.std(0, ddof=1) / len(found) ** 0.5
-    return tested("placebo treatment", values.mean(0), error, original=original, refits=refits, level=level)
+    return judged("placebo treatment", values.mean(0), error, original=original, refits=refits, level=level)
 
 
 def negative_control(
@@ -189,4 +189,4 @@ def negative_control(
 
     found, original = refitted(model, logged, only, change=resampled, refits=refits, level=level, generator=generator)
     error = np.stack([f["effect"].values for f in found]).std(0, ddof=1)
-    return tested("negative control", original["effect"].values, error, original=original, refits=refits, level=level)
+    return judged("negative control", original["effect"].values, error, original=original, refits=refits, level=level)

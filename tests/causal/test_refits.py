@@ -4,7 +4,7 @@ import torch
 import xarray as xr
 
 import bayeswm as bwm
-from bayeswm.causal.refits import resampled, shuffled, tested
+from bayeswm.causal.refits import judged, resampled, shuffled
 from tests.causal.reference_models import line
 
 
@@ -26,11 +26,11 @@ def test_student_t_over_refits() -> None:
     """With 9 degrees of freedom the two-sided 5 % point is 2.262157."""
     original = xr.Dataset({"effect": (("horizon", "variable"), np.array([[1.0, 2.0, 0.0]]))})
     value, error = np.array([[0.0, 2.262157, 0.0]]), np.array([[1.0, 1.0, 0.0]])
-    found = tested("attempt", value, error, original=original, refits=10, level=0.95)
+    found = judged("attempt", value, error, original=original, refits=10, level=0.95)
     assert found.dataset.p_value.values.ravel() == pytest.approx([1.0, 0.05, 1.0], abs=1e-6)
     assert found.dataset.lower.values.ravel() == pytest.approx([-2.262157, 0.0, 0.0], abs=1e-5)
     assert found.p_value == pytest.approx(0.15, abs=1e-6)
     assert found.passed
-    certain = tested("attempt", value, 0 * error, original=original, refits=10, level=0.95)
+    certain = judged("attempt", value, 0 * error, original=original, refits=10, level=0.95)
     assert certain.p_value == 0
     assert not certain.passed
