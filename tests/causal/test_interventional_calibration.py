@@ -36,8 +36,9 @@ def test_a_confounded_model_is_seen_on_interventional_data(generator: torch.Gene
     # chance in 1,000 windows; the fit to 4,000 steps moves the regression's mean by 0.016, and its coverage by 0.006
     error = (exact * (1 - exact) / 1000 + 0.006**2) ** 0.5
     assert abs(wrong.coverage.sel(horizon=1).item() - exact) < 4.5 * error
-    assert wrong.attrs["calibration_p_value"] < 1e-10
+    # the test is against 1,000 simulations: 0.001 is the least that it can say
+    assert wrong.attrs["calibration_p_value"] <= 0.001
     # here a mean that is off is of second order; the variance is known to 3 %, which is 0.005 of coverage
     error = (0.9 * 0.1 / 1000 + 0.005**2) ** 0.5
     assert abs(right.coverage - 0.9).max() < 4.5 * error
-    assert right.attrs["calibration_p_value"] > 1e-5
+    assert right.attrs["calibration_p_value"] > 0.001
