@@ -2,14 +2,14 @@ import math
 
 import pytest
 import torch
-from torch.distributions import Normal
+from torch.distributions import HalfNormal, Normal
 
 import bayeswm as bwm
 from bayeswm.base.errors import SpecError, UnknownVariableError
-from bayeswm.causal import LinearBehaviour, assume_confounder, effect
+from bayeswm.causal import LinearBehaviour, assume_confounder, effect, fit_behaviour
 from bayeswm.causal.confounder import MovedLaw, _corrected
 from bayeswm.inference import StudentT
-from tests.causal.confounded_logs import NAIVE, TRUE, known
+from tests.causal.confounded_logs import NAIVE, TRUE, confounded_log, known
 from tests.causal.reference_models import c1, line
 
 BEHAVIOUR = LinearBehaviour(
@@ -141,3 +141,27 @@ def test_what_makes_no_sense_is_refused() -> None:
     behaviour = LinearBehaviour(cart.schema, torch.zeros(4, 1).double(), torch.eye(1).double())
     with pytest.raises(SpecError, match="expected outcome=, one of"):
         assume_confounder(cart.draw(1), behaviour, **STRENGTH)
+
+
+FLAT = Normal(torch.zeros(1, 1), 10.0)
+FAMILIES = {
+    "conjugate": lambda: bwm.BayesianDynamics(
+        structure=bwm.structures.Linear(line(), A=FLAT, B=FLAT),
+        inference=bwm.inference.Conjugate(draws=100),
+        noise=HalfNormal(2.0),
+    ),
+    "Gaussian process": bwm.GaussianProcess,
+    "ensemble": lambda: bwm.DeepEnsemble(structure=bwm.structures.MLP(hidden=(32,)), members=5, epochs=30),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_is_corrected(family: str, generator: torch.Generator) -> None:
+    """Within 0.05 standard deviations of the outcome."""
+    rows = (60, 10) if family == "Gaussian process" else (400, 10)
+    log = confounded_log(*rows, generator=generator)
+    worlds = FAMILIES[family]().fit(log, seed=0, progress=False).draw(32, generator=generator)
+    right = assume_confounder(worlds, fit_behaviour(log), **STRENGTH)
+    found = effect(right, bwm.do(a=1.0), bwm.do(a=0.0), state=torch.zeros(1), horizon=1, generator=generator)
+    assert abs(found.effect.item() - 0.5) < 0.05 * float(log.transitions().next_state.std())
