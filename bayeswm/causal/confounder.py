@@ -183,22 +183,19 @@ def only(what: str, columns: tuple[str, ...], name: str | None) -> int:
 
 def _corrected(law: Law, shift: Tensor, more: Tensor, *, column: int) -> Law:
     """Return a law with one column moved, in standard deviations, and its variance grown by a share."""
-    if type(law) is Gaussian:
-        mean, spread = law.mean.clone(), law.spread.clone()
-        mean[..., column] += shift * spread[..., column]
-        spread[..., column] *= (1 + more).sqrt()
-        return Gaussian(mean, None if law.scale is None else spread, noisy=law.noisy)
-    size = law.variance[..., column].sqrt()
+    size = law.variance[..., column].sqrt() if type(law) is not Gaussian else law.spread[..., column]
     if not bool(size.isfinite().all()):
         raise SpecError("expected noise with a finite variance to say what share of it a confounder has")
-    if type(law) is MultivariateGaussian:
-        mean, covariance = law.mean.clone(), law.covariance.clone()
-        mean[..., column] += shift * size
-        covariance[..., column, column] *= 1 + more
-        return MultivariateGaussian(mean, covariance_root(covariance))
     one = torch.zeros(law.mean.shape[-1], dtype=size.dtype, device=size.device)
     one[column] = 1.0
-    return MovedLaw(law, (shift * size)[..., None] * one, 1 + ((1 + more).sqrt() - 1)[..., None] * one)
+    moved = (shift * size)[..., None] * one
+    factor = 1 + ((1 + more).sqrt() - 1)[..., None] * one
+    if type(law) is Gaussian:
+        return Gaussian(law.mean + moved, None if law.scale is None else law.spread * factor, noisy=law.noisy)
+    if type(law) is MultivariateGaussian:
+        added = (more * size.square())[..., None, None] * torch.outer(one, one)
+        return MultivariateGaussian(law.mean + moved, covariance_root(law.covariance + added))
+    return MovedLaw(law, moved, factor)
 
 
 class MovedLaw(Law):

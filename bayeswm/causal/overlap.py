@@ -16,7 +16,7 @@ from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief, Worlds
 from bayeswm.causal.branches import Branches
 from bayeswm.causal.effects import check_level
-from bayeswm.causal.intervened import IntervenedModel, IntervenedWorlds
+from bayeswm.causal.intervened import IntervenedWorlds
 from bayeswm.causal.intervention import Intervention
 from bayeswm.causal.positivity_report import Positivity, warn_of_thin_support
 from bayeswm.causal.reference_rows import ReferenceRows
@@ -26,8 +26,8 @@ from bayeswm.causal.visited import Points, Visit, WatchedWorlds, coordinates, ep
 if TYPE_CHECKING:
     import xarray
 
-# below these a step is thinly supported
-_LEAST_INSIDE, _LEAST_ROWS = 0.8, 20.0
+# a step is thinly supported if the share inside falls this much below the level, or if fewer rows count effectively
+_SHORT_OF_LEVEL, _LEAST_ROWS = 0.15, 20.0
 
 
 def positivity(
@@ -76,7 +76,8 @@ def positivity(
     Warns
     -----
     SupportWarning
-        If less than 80 % of a step's states and actions are inside, or fewer than 20 rows count effectively.
+        If the share of a step's states and actions that are inside is more than 0.15 below the level, or fewer than 20
+        rows count effectively.
 
     References
     ----------
@@ -185,9 +186,9 @@ def held_against(
 ) -> Positivity:
     """Return :func:`positivity` without a warning."""
     check_level(level)
-    if isinstance(model, IntervenedModel | IntervenedWorlds):
-        raise SpecError("expected the system as it was logged, got one under interventions; give intervention=")
     drawn = model if isinstance(model, Worlds) else model.draw(worlds, generator=generator)
+    if isinstance(drawn, IntervenedWorlds):
+        raise SpecError("expected the system as it was logged, got one under interventions; give intervention=")
     drawn.schema.check_same(logged.schema, who="the model")
     sliced = isinstance(drawn, StructuralWorlds)
     seen: list[Visit] = []
@@ -234,7 +235,7 @@ def _dataset(
         else:
             growth.append(torch.where(base > 0, there / base, float("nan")).cpu().numpy())
     found = {"inside": np.array(inside), "distance": np.array(distance), "effective_rows": np.array(rows)}
-    found["supported"] = (found["inside"] >= _LEAST_INSIDE) & (found["effective_rows"] >= _LEAST_ROWS)
+    found["supported"] = (found["inside"] >= level - _SHORT_OF_LEVEL) & (found["effective_rows"] >= _LEAST_ROWS)
     columns, numbers = list(worlds.schema.state.columns), np.arange(1, len(steps) + 1)
     shape = (len(steps), len(columns))
     return xr.Dataset(

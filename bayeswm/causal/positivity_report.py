@@ -28,7 +28,7 @@ class Positivity:
           intervention's; higher is better;
         * ``epistemic_growth`` (and by ``variable``): epistemic variance of the next state there, over that at the log's
           rows; about 1 is as good as on the log, NaN where worlds do not differ;
-        * ``supported``: whether at least 80 % are inside, and at least 20 rows count effectively.
+        * ``supported``: whether the share inside is at most 0.15 below the level and 20 rows or more count.
     """
 
     dataset: xarray.Dataset

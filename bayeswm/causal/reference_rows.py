@@ -59,7 +59,7 @@ class ReferenceRows:
         apart = recording[:, None] != recording
         if not bool(apart.any()):
             apart = ~torch.eye(len(recording), dtype=torch.bool, device=recording.device)
-        own = torch.cdist(self.rows, self.rows).masked_fill(~apart, torch.inf).amin(-1)
+        own = _between(self.rows, self.rows).masked_fill(~apart, torch.inf).amin(-1)
         self.radius = float(own.quantile(level, interpolation="higher"))
         covariance = self.rows.mT @ self.rows / max(len(self.rows) - 1, 1)
         # Scott's rule, with the covariance of the rows as the kernel's shape
@@ -70,7 +70,7 @@ class ReferenceRows:
 
     def distance(self, points: Tensor) -> Tensor:
         """Return how far points (k, d) are from the nearest row, in standard deviations, shape (k,)."""
-        return torch.cdist(self._standard(points.double()), self.rows).amin(-1)
+        return _between(self._standard(points.double()), self.rows).amin(-1)
 
     def effective_rows(self, points: Tensor, weight: Tensor) -> float:
         """Return how many rows of the log effectively speak about points (k, d) of weight (k,).
@@ -88,4 +88,9 @@ class ReferenceRows:
 
     def _log_kernels(self, points: Tensor) -> Tensor:
         """Return the kernel of each point (k, d) at each row, shape (k, n), but for a constant."""
-        return -0.5 * torch.cdist(points @ self.kernel, self.rows @ self.kernel).square()
+        return -0.5 * _between(points @ self.kernel, self.rows @ self.kernel).square()
+
+
+def _between(first: Tensor, second: Tensor) -> Tensor:
+    """Return distances (k, n), of equal points exactly 0."""
+    return torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")

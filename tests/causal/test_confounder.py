@@ -155,6 +155,31 @@ FAMILIES = {
 }
 
 
+class Corrected(bwm.DynamicsModel):
+    """A model that draws corrected worlds, to ask for the contract."""
+
+    def __init__(self, inner: bwm.DynamicsModel) -> None:
+        self.inner = inner
+
+    @property
+    def schema(self) -> bwm.Schema:
+        return self.inner.schema
+
+    def fit(self, trajectories: bwm.Trajectories, *, seed: int | None = None, progress: bool = True) -> "Corrected":
+        self.inner.fit(trajectories, seed=seed, progress=progress)
+        return self
+
+    def draw(self, worlds: int, *, generator: torch.Generator | None = None) -> bwm.Worlds:
+        return assume_confounder(self.inner.draw(worlds, generator=generator), BEHAVIOUR, **STRENGTH)
+
+
+@pytest.mark.parametrize("family", ["conjugate", "Gaussian process"])
+def test_corrected_worlds_keep_the_contract(family: str, generator: torch.Generator) -> None:
+    log = confounded_log(60, 5, generator=generator)
+    model = Corrected(FAMILIES[family]()).fit(log, seed=0, progress=False)
+    assert bwm.testing.check_model(model, log).failed == ()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_family_is_corrected(family: str, generator: torch.Generator) -> None:

@@ -126,6 +126,27 @@ def test_a_fitted_model_and_a_terminal_cost(generator: torch.Generator) -> None:
     assert found.standard_error < 0.2
 
 
+@pytest.mark.statistical
+def test_context_is_part_of_the_log(generator: torch.Generator) -> None:
+    """s' = 0.8 s + 0.5 a + c + 0.5 w, where the log's a = c + e: without c, neither model nor behaviour is right."""
+    schema = bwm.Schema(
+        state=[bwm.Variable("s")], action=[bwm.Variable("a")], context=[bwm.Variable("c")], time_step=1.0
+    )
+    system = bwm.KnownDynamics(
+        structure=bwm.structures.FromFunction(lambda s, a, c: 0.8 * s + 0.5 * a + c, schema=schema), noise=0.5
+    )
+    starts, c = (torch.randn(1500, 1, generator=generator, dtype=torch.float64) for _ in range(2))
+    tried = c[:, None] + torch.randn(1500, 2, 1, generator=generator, dtype=torch.float64)
+    log = bwm.data.simulate(system, starts, tried, context=c, generator=generator)
+    found = policy_value(system, policy, log, objective=stage_only(), particles=4, generator=generator)
+    total = -1.0 - 0.1 * (0.3**2 + 0.25 + 0.64)
+    variance = 0.55**2 + 0.41 + 1.0
+    total -= 0.15**2 + variance + 0.1 * ((0.3 - 0.5 * 0.15) ** 2 + 0.25 * variance + 0.64)
+    for estimator in found.dataset.estimator.values:
+        row = found.dataset.sel(estimator=estimator)
+        assert abs(row["value"] - total) < 4.5 * row["standard_error"]
+
+
 def test_policies_far_from_the_log_are_refused(generator: torch.Generator) -> None:
     log = log_of(60, 6, generator=generator)
 
