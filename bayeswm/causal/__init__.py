@@ -23,11 +23,12 @@ from bayeswm.causal.policy_values import PolicyValue, policy_value
 from bayeswm.causal.positivity_report import Positivity
 from bayeswm.causal.refits import Refutation
 from bayeswm.causal.refutation import negative_control, placebo_treatment
-from bayeswm.causal.sensitivity import Sensitivity, sensitivity_of_choice, sensitivity_of_effect
+from bayeswm.causal.sensitivity import sensitivity_of_choice, sensitivity_of_effect
 from bayeswm.causal.sequential import SequentialAdjustment, sequential_backdoor
 from bayeswm.causal.structural import StructuralModel, StructuralWorlds
 from bayeswm.causal.tables import Table
 from bayeswm.causal.time_graph import TimeGraph
+from bayeswm.causal.tipping import Sensitivity
 from bayeswm.causal.verdict import Identifiable, NotIdentifiable, Query, Unknown
 
 __all__ = [

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Self, override
 
 import torch
 from torch import Tensor
 
 from bayeswm.base.errors import SpecError, UnknownVariableError
-from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
+from bayeswm.base.laws import Law
 from bayeswm.base.predictive import Predictive
-from bayeswm.base.roots import covariance_root
 from bayeswm.base.worlds import Belief, MarkovWorlds, Noise, Worlds
 from bayeswm.causal.behaviour import LinearBehaviour
+from bayeswm.causal.moved_law import moved
 
 
 class ConfoundedWorlds(MarkovWorlds):
@@ -49,7 +49,7 @@ class ConfoundedWorlds(MarkovWorlds):
         state, done = carry.expand(*lead, -1), action.to(carry).expand(*lead, -1)
         off = self.behaviour.standardised(done, state, context, column=self.action)
         gain = self.gain.to(off).view(-1, *(1,) * (off.ndim - 1))
-        return _corrected(law, -gain * off, gain.square(), column=self.outcome)
+        return moved(law, -gain * off, gain.square(), column=self.outcome)
 
     @override
     def finish(self, predictive: Predictive) -> Predictive:
@@ -179,76 +179,3 @@ def only(what: str, columns: tuple[str, ...], name: str | None) -> int:
     if name not in columns:
         raise UnknownVariableError.of(name, columns)
     return columns.index(name)
-
-
-def _corrected(law: Law, shift: Tensor, more: Tensor, *, column: int) -> Law:
-    """Return a law with one column moved, in standard deviations, and its variance grown by a share."""
-    size = law.variance[..., column].sqrt() if type(law) is not Gaussian else law.spread[..., column]
-    if not bool(size.isfinite().all()):
-        raise SpecError("expected noise with a finite variance to say what share of it a confounder has")
-    one = torch.zeros(law.mean.shape[-1], dtype=size.dtype, device=size.device)
-    one[column] = 1.0
-    moved = (shift * size)[..., None] * one
-    factor = 1 + ((1 + more).sqrt() - 1)[..., None] * one
-    if type(law) is Gaussian:
-        return Gaussian(law.mean + moved, None if law.scale is None else law.spread * factor, noisy=law.noisy)
-    if type(law) is MultivariateGaussian:
-        added = (more * size.square())[..., None, None] * torch.outer(one, one)
-        return MultivariateGaussian(law.mean + moved, covariance_root(law.covariance + added))
-    return MovedLaw(law, moved, factor)
-
-
-class MovedLaw(Law):
-    """Any law of a measured state, stretched around its mean and moved, column by column.
-
-    Parameters
-    ----------
-    law : Law
-        The law before.
-    shift, factor : Tensor, broadcastable to (worlds, particles, *batch, S)
-        What is added, and what deviations from the mean are multiplied with.
-    """
-
-    def __init__(self, law: Law, shift: Tensor, factor: Tensor) -> None:
-        self.law, self.noise_size, self.exact = law, law.noise_size, law.exact
-        shape = torch.broadcast_shapes(law.mean.shape, shift.shape, factor.shape)
-        self.shift, self.factor = shift.expand(shape), factor.expand(shape)
-
-    @property
-    @override
-    def mean(self) -> Tensor:
-        return self.law.mean + self.shift
-
-    @property
-    @override
-    def variance(self) -> Tensor:
-        return self.law.variance * self.factor.square()
-
-    @property
-    @override
-    def covariance(self) -> Tensor:
-        return self.factor[..., :, None] * self.law.covariance * self.factor[..., None, :]
-
-    @override
-    def push(self, noise: Tensor) -> Tensor:
-        return self.mean + self.factor * (self.law.push(noise) - self.law.mean)
-
-    @override
-    def abduct(self, next_state: Tensor, *, tolerance: float | None = None) -> Tensor:
-        return self.law.abduct(self._before(next_state), tolerance=tolerance)
-
-    @override
-    def log_prob(self, state: Tensor, *, marginal: bool = False, tolerance: float | None = None) -> Tensor:
-        found = self.law.log_prob(self._before(state), marginal=marginal, tolerance=tolerance)
-        return found - (self.factor.log() if marginal else self.factor.log().sum(-1))
-
-    @override
-    def cdf(self, state: Tensor) -> Tensor:
-        return self.law.cdf(self._before(state))
-
-    @override
-    def map(self, change: Callable[[Tensor], Tensor]) -> MovedLaw:
-        return MovedLaw(self.law.map(change), change(self.shift), change(self.factor))
-
-    def _before(self, state: Tensor) -> Tensor:
-        return self.law.mean + (state - self.mean) / self.factor
