@@ -99,15 +99,15 @@ def positivity(
     >>> far.dataset.inside.values
     array([0., 0., 0.])
     """
+    drawn = model if isinstance(model, Worlds) else model.draw(worlds, generator=generator)
     found = held_against(
-        model,
-        logged,
+        reference_of(drawn, logged, level=level),
+        drawn,
         () if intervention is None else (intervention,),
         state=state,
         horizon=horizon,
         actions=actions,
         context=context,
-        worlds=worlds,
         particles=particles,
         level=level,
         generator=generator,
@@ -145,18 +145,19 @@ def with_positivity(
     """
     if logged is None:
         return found.assign_attrs(positivity="not checked: pass logged=, the data that the model was fitted to")
+    level = 0.95
+    reference = reference_of(worlds, logged, level=level)
     reports = {
         name: held_against(
+            reference,
             worlds,
-            logged,
             (one,),
             state=state,
             horizon=horizon,
             actions=actions,
             context=context,
-            worlds=len(worlds),
             particles=particles,
-            level=0.95,
+            level=level,
             generator=generator,
         )
         for name, one in branches.items()
@@ -170,30 +171,45 @@ def with_positivity(
     return found.assign(both).assign_coords(branch=names).assign_attrs(positivity=text)
 
 
+def reference_of(worlds: Worlds, logged: Trajectories, *, level: float) -> tuple[ReferenceRows, Tensor | None]:
+    """Return where a log lies, and what the worlds do not know there.
+
+    Raises
+    ------
+    SpecError, DataError
+        For worlds under interventions, and a log of other variables or of a single step.
+    """
+    check_level(level)
+    if isinstance(worlds, IntervenedWorlds):
+        raise SpecError("expected the system as it was logged, got one under interventions; give intervention=")
+    worlds.schema.check_same(logged.schema, who="the model")
+    rows = logged.transitions()
+    # what is set in a slice is part of the slice that it leads to
+    state = rows.next_state if isinstance(worlds, StructuralWorlds) else rows.state
+    log = Points(state, rows.action, rows.context, torch.ones(len(state), dtype=state.dtype, device=state.device))
+    recording = logged.episode.to(rows.episode.device)[rows.episode]
+    reference = ReferenceRows(coordinates(worlds, log), recording, level=level)
+    return reference, epistemic_variance(worlds, thinned(log))
+
+
 def held_against(
-    model: DynamicsModel | Worlds,
-    logged: Trajectories,
+    reference: tuple[ReferenceRows, Tensor | None],
+    worlds: Worlds,
     interventions: Sequence[Intervention],
     *,
     state: Belief,
     horizon: int | None,
     actions: Tensor | Policy | None,
     context: Tensor | None,
-    worlds: int,
     particles: int,
     level: float,
     generator: torch.Generator | None,
 ) -> Positivity:
-    """Return :func:`positivity` without a warning."""
-    check_level(level)
-    drawn = model if isinstance(model, Worlds) else model.draw(worlds, generator=generator)
-    if isinstance(drawn, IntervenedWorlds):
-        raise SpecError("expected the system as it was logged, got one under interventions; give intervention=")
-    drawn.schema.check_same(logged.schema, who="the model")
-    sliced = isinstance(drawn, StructuralWorlds)
+    """Return how far worlds under interventions stay inside the support of a log, without a warning."""
+    sliced = isinstance(worlds, StructuralWorlds)
     seen: list[Visit] = []
     branches = Branches(
-        drawn if sliced else WatchedWorlds(drawn, seen),
+        worlds if sliced else WatchedWorlds(worlds, seen),
         state,
         actions,
         horizon=horizon,
@@ -202,18 +218,11 @@ def held_against(
         generator=generator,
     )
     found = branches.run(*interventions)
-    rows = logged.transitions()
-    if sliced:  # what is set is part of the slice that it leads to
-        nothing = rows.state.new_empty(len(rows.state), 0)
-        log = Points(rows.next_state, nothing, nothing, torch.ones(len(nothing)))
+    if sliced:
         seen = [Visit(x, x[..., :0], None) for x in found.particles.unbind(-2)]
-    else:
-        log = Points(rows.state, rows.action, rows.context, torch.ones(len(rows.state)))
-    recording = logged.episode.to(rows.episode.device)[rows.episode]
-    reference = ReferenceRows(coordinates(drawn, log), recording, level=level)
-    steps = [points_of(drawn, one) for one in seen]
-    base = epistemic_variance(drawn, thinned(log))
-    return Positivity(_dataset(drawn, steps, reference, base=base, level=level))
+    steps = [points_of(worlds, one) for one in seen]
+    rows, base = reference
+    return Positivity(_dataset(worlds, steps, rows, base=base, level=level))
 
 
 def _dataset(

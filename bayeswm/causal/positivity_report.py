@@ -24,8 +24,8 @@ class Positivity:
         * ``inside``: share of the states and actions that are no farther from the log than its own recordings are from
           each other; the level if the intervention does what the log did, lower is worse;
         * ``distance``: median distance to the nearest row of the log, in units of that radius; lower is better;
-        * ``effective_rows``: effective sample size of the log's rows when they are weighed to look like the
-          intervention's; higher is better;
+        * ``effective_rows``: effective sample size of the log's rows (of 2,048 of them, evenly spaced, in a longer
+          log) when they are weighed to look like the intervention's; higher is better;
         * ``epistemic_growth`` (and by ``variable``): epistemic variance of the next state there, over that at the log's
           rows; about 1 is as good as on the log, NaN where worlds do not differ;
         * ``supported``: whether the share inside is at most 0.15 below the level and 20 rows or more count.

@@ -73,15 +73,14 @@ class ReferenceRows:
         return _between(self._standard(points.double()), self.rows).amin(-1)
 
     def effective_rows(self, points: Tensor, weight: Tensor) -> float:
-        """Return how many rows of the log effectively speak about points (k, d) of weight (k,).
+        """Return how many of the rows (of at most 2,048) effectively speak about points (k, d) of weight (k,).
 
         The rows are weighed by the density of the points over that of the rows, both by Gaussian kernels of the same
         width; the effective sample size of these weights, ``(sum w)^2 / sum w^2``, is that of an importance sample.
         """
         density = (self._log_kernels(self._standard(points.double())) + weight.log()[:, None]).logsumexp(0)
         log_weight = density - self._density
-        share = math.exp(2 * float(log_weight.logsumexp(0)) - float((2 * log_weight).logsumexp(0))) / len(self.rows)
-        return share * self.total
+        return math.exp(2 * float(log_weight.logsumexp(0)) - float((2 * log_weight).logsumexp(0)))
 
     def _standard(self, points: Tensor) -> Tensor:
         return (points - self.center) / self.scale

@@ -14,7 +14,7 @@ from bayeswm.base.wrapped import WrappedWorlds
 from bayeswm.causal.structural import StructuralWorlds
 
 # points of a step, and rows of a log, that the worlds are asked about
-_POINTS = 512
+_POINTS = 256
 
 
 class Visit(NamedTuple):

@@ -29,7 +29,7 @@ def test_what_the_log_did_is_inside_it(generator: torch.Generator) -> None:
     # of points like the log's own a share of 0.95 is inside, up to the errors of the radius (from 1,800 rows) and of
     # the share itself
     share = found.dataset.inside.values.mean()
-    assert abs(share - 0.95) < 4.5 * math.sqrt(0.95 * 0.05 * (1 / 1800 + 1 / (6 * 500)))
+    assert abs(share - 0.95) < 4.5 * math.sqrt(0.95 * 0.05 * (1 / 1800 + 1 / (6 * 256)))
     assert found.supported
     assert found.dataset.effective_rows.max() > 300
     assert "inside the log's support at all 6 steps" in repr(found)

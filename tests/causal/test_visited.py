@@ -22,7 +22,7 @@ def test_points_are_thinned_out_evenly() -> None:
     n = 2000
     values = torch.arange(float(n))[:, None]
     points = thinned(Points(values, values, values[:, :0], torch.ones(n)))
-    assert len(points.state) == 512
+    assert len(points.state) == 256
     assert (points.state[0].item(), points.state[-1].item()) == (0.0, n - 1.0)
     assert points.weight.sum().item() == pytest.approx(1.0)
 
