@@ -64,7 +64,7 @@ def test_growth_of_the_epistemic_variance_is_exact(generator: torch.Generator) -
         lambda x, a, c, p: 0.9 * x + p["gain"] * a, schema=line(), parameters={"gain": Normal(1.0, 0.1)}
     )
     model = bwm.KnownDynamics(structure=structure, noise=1.0)
-    log = logged(model, 100, 5, generator=generator)
+    log = logged(model, 50, 5, generator=generator)
     found = positivity(model, log, bwm.do(a=[0.5, 1.5]), state=torch.zeros(1), horizon=2, generator=generator)
     mean = float(log.transitions().action.square().mean())
     assert found.dataset.epistemic_growth.values.ravel().tolist() == pytest.approx([0.25 / mean, 2.25 / mean])
