@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import DataError, SpecError
-from bayeswm.base.laws import Gaussian, Law
+from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.trees import tree_map
@@ -61,6 +61,8 @@ class IntervenedWorlds(Worlds):
         self._own_size = worlds.noise_size + plan.extra
         self.noise_size = self._own_size + len(plan.carried) - (0 if replay is None else worlds.noise_size)
         self.episode_noise_size = worlds.episode_noise_size + len(plan.carried) + len(plan.at_start)
+        # covariances of correlated noise that was replayed, by step
+        self.correlated: dict[int, Tensor] = {}
         self._variants: dict[tuple[bool, ...], Worlds] = {}
 
     # --- the system -----------------------------------------------------------------------------------------------
@@ -138,6 +140,8 @@ class IntervenedWorlds(Worlds):
         replay = self.replay
         if replay is None or isinstance(step, Tensor) or step >= replay.shape[-2]:
             raise SpecError(f"expected a step below {0 if replay is None else replay.shape[-2]}, one at a time")
+        if isinstance(law, MultivariateGaussian):
+            self.correlated[step] = law.covariance
         found = ReplayedLaw(law, replay[..., step, :], state=worlds.state)
         if found.noise_size:
             return found
@@ -258,6 +262,11 @@ class IntervenedWorlds(Worlds):
     @override
     def finish(self, predictive: Predictive) -> Predictive:
         self._plan.check_horizon(predictive.horizon)
+        if self.replay is not None and self.replay.shape[1] > 1 and any(predictive.resolved):
+            # particles differ in the noise that they replay, though they start in one place
+            predictive = predictive.mapped(
+                predictive.laws, particles=predictive.particles, resolved=[False] * predictive.horizon
+            )
         return self.inner.finish(predictive)
 
     # --- the collection -------------------------------------------------------------------------------------------
