@@ -21,6 +21,7 @@ from bayeswm.causal.intervened import IntervenedWorlds
 from bayeswm.causal.intervened_model import IntervenedModel
 from bayeswm.causal.intervention import Intervention
 from bayeswm.causal.missing_noise import MissingNoise
+from bayeswm.causal.partly_seen import has_gaps
 from bayeswm.causal.replaying import replay
 from bayeswm.causal.structural import StructuralWorlds
 from bayeswm.causal.unique import check_unique
@@ -223,15 +224,6 @@ def _check_kinds(model: DynamicsModel | Worlds) -> None:
             f"expected a state of numbers, got classes {classes}: a counterfactual class does not follow from the one "
             "that was seen; joint_bounds and causation_bounds say what the laws of both branches leave possible"
         )
-
-
-def has_gaps(factual: Trajectories) -> bool:
-    """Whether values are missing before an episode's end."""
-    states = factual.state
-    if states is None:
-        return False
-    ended = torch.arange(states.shape[1], device=states.device) > factual.lengths[:, None]
-    return bool((states.isnan().any(-1) & ~ended).any())
 
 
 def abducted(

@@ -142,3 +142,12 @@ class PartlySeen:
             found.append(self.step(t, before, noise))
             before = found[-1].state
         return found
+
+
+def has_gaps(factual: Trajectories) -> bool:
+    """Whether values are missing before an episode's end."""
+    states = factual.state
+    if states is None:
+        return False
+    ended = torch.arange(states.shape[1], device=states.device) > factual.lengths[:, None]
+    return bool((states.isnan().any(-1) & ~ended).any())

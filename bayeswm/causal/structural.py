@@ -285,13 +285,15 @@ class StructuralModel(DynamicsModel):
 
     @override
     def condition(self, trajectories: Trajectories, *, in_training: bool = False) -> DynamicsModel:
-        """Return the model itself: known mechanisms learn nothing.
+        """Return the model itself, whose known mechanisms learn nothing, or that with the posterior of its parameters.
 
         Raises
         ------
-        SpecError
-            If parameters are uncertain: draw worlds, and have :func:`counterfactual` weigh them.
+        FitError, SpecError, DataError
+            As :class:`bayeswm.causal.conditioned.ConditionedModel` says.
         """
         if in_training or not any(isinstance(v, Distribution) for v in self.laws.values()):
             return self
-        raise SpecError("expected known parameters; draw worlds and pass them, so that they are weighed by the data")
+        from bayeswm.causal.conditioned import ConditionedModel
+
+        return ConditionedModel(self, trajectories)

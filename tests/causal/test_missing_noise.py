@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 import bayeswm as bwm
-from bayeswm.causal import Mechanism, StructuralModel, counterfactual
+from bayeswm.causal import Mechanism, StructuralModel, StructuralWorlds, counterfactual
 from tests.causal.dense import conditioned, unrolled
 from tests.causal.reference_models import c6
 
@@ -124,7 +124,8 @@ def test_worlds_are_weighed_by_what_was_recorded() -> None:
     model = StructuralModel(
         {"X": Mechanism(lambda: 0.0, noise=1.0), "Y": Mechanism(lambda X, b: b * X, noise=1.0)}, parameters={"b": 0.0}
     )
-    both = model._worlds({"b": torch.tensor([0.0, 1.0]).double()}, count=2, exhaustive=True)
+    given = {"b": torch.tensor([0.0, 1.0]).double()}
+    both = StructuralWorlds(model.mechanisms, model.schema, given, log_weight=torch.zeros(2), exhaustive=True)
     data = bwm.Trajectories(model.schema, state=[[[0.0, 0.0], [NAN, 2.0]]], allow_missing=True)
     found = counterfactual(both, data, bwm.do(X=3.0))
     expected = Normal(0.0, torch.tensor([1.0, 2.0**0.5]).double()).log_prob(torch.tensor(2.0)).softmax(0)
