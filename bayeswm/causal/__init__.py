@@ -3,6 +3,7 @@
 from bayeswm.causal.adjustment import adjust, adjustment_set, backdoor_sets, is_adjustment_set
 from bayeswm.causal.changes import clamp, shift
 from bayeswm.causal.counterfactuals import Counterfactual, counterfactual
+from bayeswm.causal.discrete_bounds import Bounds, CausationBounds, benefit_bounds, causation_bounds, joint_bounds
 from bayeswm.causal.effects import effect
 from bayeswm.causal.estimand import Estimand, Probability, Product, Ratio, Sum
 from bayeswm.causal.front_door import front_door_sets, is_front_door_set
@@ -23,7 +24,9 @@ from bayeswm.causal.time_graph import TimeGraph
 from bayeswm.causal.verdict import Identifiable, NotIdentifiable, Query, Unknown
 
 __all__ = [
+    "Bounds",
     "CausalGraph",
+    "CausationBounds",
     "Counterfactual",
     "Estimand",
     "Hedge",
@@ -49,6 +52,8 @@ __all__ = [
     "adjustment_set",
     "at",
     "backdoor_sets",
+    "benefit_bounds",
+    "causation_bounds",
     "clamp",
     "counterfactual",
     "do",
@@ -59,6 +64,7 @@ __all__ = [
     "intervene",
     "is_adjustment_set",
     "is_front_door_set",
+    "joint_bounds",
     "mediation",
     "sequential_backdoor",
     "shift",
