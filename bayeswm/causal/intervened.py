@@ -146,7 +146,9 @@ class IntervenedWorlds(Worlds):
         if found.noise_size:
             return found
         pushed = found.push(found.noise[..., :0])
-        return Gaussian(pushed) if isinstance(pushed, Tensor) else found
+        # a carry may hold more than the state
+        plain = isinstance(pushed, Tensor) and pushed.shape[-1] == self.schema.state.size
+        return Gaussian(pushed) if plain else found
 
     def _with_noise(self, law: Law, one: Assignment, *, step: int | Tensor) -> Law:
         if not isinstance(law, Gaussian):
