@@ -8,6 +8,7 @@ from bayeswm.causal.effects import effect
 from bayeswm.causal.estimand import Estimand, Probability, Product, Ratio, Sum
 from bayeswm.causal.front_door import front_door_sets, is_front_door_set
 from bayeswm.causal.graph import CausalGraph
+from bayeswm.causal.group_effects import group_effects
 from bayeswm.causal.hedge import Hedge
 from bayeswm.causal.identification import identify
 from bayeswm.causal.instruments import Instrument, instruments
@@ -17,6 +18,7 @@ from bayeswm.causal.intervention import Intervention, do
 from bayeswm.causal.mechanism import Mechanism
 from bayeswm.causal.mediation import mediation
 from bayeswm.causal.names import at
+from bayeswm.causal.path_effects import path_effect
 from bayeswm.causal.sequential import SequentialAdjustment, sequential_backdoor
 from bayeswm.causal.structural import StructuralModel, StructuralWorlds
 from bayeswm.causal.tables import Table
@@ -59,6 +61,7 @@ __all__ = [
     "do",
     "effect",
     "front_door_sets",
+    "group_effects",
     "identify",
     "instruments",
     "intervene",
@@ -66,6 +69,7 @@ __all__ = [
     "is_front_door_set",
     "joint_bounds",
     "mediation",
+    "path_effect",
     "sequential_backdoor",
     "shift",
 ]
