@@ -1,6 +1,7 @@
 """Causes and effects: graphs, which effects follow from what was recorded, interventions and counterfactuals."""
 
 from bayeswm.causal.adjustment import adjust, adjustment_set, backdoor_sets, is_adjustment_set
+from bayeswm.causal.changes import clamp, shift
 from bayeswm.causal.counterfactuals import Counterfactual, counterfactual
 from bayeswm.causal.effects import effect
 from bayeswm.causal.estimand import Estimand, Probability, Product, Ratio, Sum
@@ -9,8 +10,9 @@ from bayeswm.causal.graph import CausalGraph
 from bayeswm.causal.hedge import Hedge
 from bayeswm.causal.identification import identify
 from bayeswm.causal.instruments import Instrument, instruments
-from bayeswm.causal.intervened import IntervenedModel, IntervenedWorlds, intervene
-from bayeswm.causal.intervention import Intervention, clamp, do, shift
+from bayeswm.causal.intervened import IntervenedWorlds
+from bayeswm.causal.intervened_model import IntervenedModel, intervene
+from bayeswm.causal.intervention import Intervention, do
 from bayeswm.causal.mechanism import Mechanism
 from bayeswm.causal.mediation import mediation
 from bayeswm.causal.names import at

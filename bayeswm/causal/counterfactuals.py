@@ -15,7 +15,8 @@ from bayeswm.base.random import make_generator, standard_normal
 from bayeswm.base.rollout import rollout
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Noise, Worlds
-from bayeswm.causal.intervened import IntervenedModel, IntervenedWorlds
+from bayeswm.causal.intervened import IntervenedWorlds
+from bayeswm.causal.intervened_model import IntervenedModel
 from bayeswm.causal.intervention import Intervention
 
 _LEAST_SHARE = 0.1

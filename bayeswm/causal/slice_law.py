@@ -12,7 +12,8 @@ from torch.distributions import Normal
 
 from bayeswm.base.errors import NotInvertible, SpecError
 from bayeswm.base.laws import Gaussian, Law
-from bayeswm.causal.intervention import Assignment, Change
+from bayeswm.causal.assignment import Assignment
+from bayeswm.causal.changes import Change
 from bayeswm.causal.pushed_law import PushedLaw
 
 

@@ -15,7 +15,7 @@ from bayeswm.base.random import global_rng, make_generator, spawn_seeds
 from bayeswm.base.schema import Schema, Variable
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import MarkovWorlds
-from bayeswm.causal.intervention import Assignment
+from bayeswm.causal.assignment import Assignment
 from bayeswm.causal.mechanism import Mechanism
 from bayeswm.causal.names import name_and_lag
 from bayeswm.causal.order import topological
