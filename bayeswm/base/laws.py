@@ -141,6 +141,8 @@ class Gaussian(Law):
     @override
     def abduct(self, next_state: Tensor, *, tolerance: float | None = None) -> Tensor:
         residual = next_state - self._mean
+        if self.scale is not None and self.noisy is None and bool((self.scale > 0).all()):
+            return residual / self.scale
         spread = self.spread.expand(residual.shape)
         silent = spread <= 0
         contradiction = silent & ~_within(residual, self._mean, tolerance)

@@ -12,6 +12,7 @@ from torch import Tensor
 from bayeswm.base.errors import DataError, SpecError, UnknownVariableError
 from bayeswm.base.laws import Gaussian, Law
 from bayeswm.base.schema import Schema
+from bayeswm.base.shapes import common_shape
 from bayeswm.base.structure import Structure
 from bayeswm.base.trajectories import Trajectories
 
@@ -203,7 +204,7 @@ class Worlds(ABC):
         """Return worlds of the same system with other parameters and weights."""
 
     def __len__(self) -> int:
-        return len(self.log_weight)
+        return self.log_weight.shape[0]
 
     def __repr__(self) -> str:
         kind = "the posterior" if self.exhaustive else "draws"
@@ -358,31 +359,37 @@ class MarkovWorlds(Worlds):
                 "expected every state to be measured, got a missing first one; use a model with sensor noise"
             )
         law, after, inside = self._along(self.start(states[:, 0]), states[:, 1:], action, context=context)
-        noise = torch.where(inside[..., None], law.abduct(after), float("nan"))
-        return Noise(step=noise), torch.where(inside, law.log_prob(after), 0.0).sum(-1)
+        noise, log_prob = law.abduct(after), law.log_prob(after)
+        if inside is not None:
+            noise, log_prob = torch.where(inside[..., None], noise, float("nan")), torch.where(inside, log_prob, 0.0)
+        return Noise(step=noise), log_prob.sum(-1)
 
     @override
     def log_likelihood(self, carry: Tensor, measurements: Tensor, actions: Tensor, context: Tensor) -> Tensor:
         law, after, inside = self._along(carry, measurements, actions, context=context)
-        return torch.where(inside, law.log_prob(after), 0.0)
+        return law.log_prob(after) if inside is None else torch.where(inside, law.log_prob(after), 0.0)
 
-    def _along(self, carry: Tensor, states: Tensor, actions: Tensor, *, context: Tensor) -> tuple[Law, Tensor, Tensor]:
+    def _along(
+        self, carry: Tensor, states: Tensor, actions: Tensor, *, context: Tensor
+    ) -> tuple[Law, Tensor, Tensor | None]:
         """Return the law of every step of known states at once (time is one more batch axis), and what came.
 
-        NaN after the end of an episode is filled, so that no gradient meets it; the mask says where.
+        NaN after the end of an episode is filled, so that no gradient meets it; the mask says where, and is None where
+        no episode ends early.
         """
-        missing = states.isnan()
-        inside = ~missing.all(-1)
-        if bool((missing.any(-1) & inside).any()) or bool((inside.cummin(-1).values != inside).any()):
-            raise DataError("expected every state to be measured, got missing ones; use a model with sensor noise")
-        states = torch.where(missing, 0.0, states)
-        carry = carry.expand(*torch.broadcast_shapes(carry.shape[:2], (len(self), 1)), *states.shape[:-2], -1)
+        missing, inside = states.isnan(), None
+        if bool(missing.any()):
+            inside = ~missing.all(-1)
+            if bool((missing.any(-1) & inside).any()) or bool((inside.cummin(-1).values != inside).any()):
+                raise DataError("expected every state to be measured, got missing ones; use a model with sensor noise")
+            states = torch.where(missing, 0.0, states)
+            actions, context = (torch.where(inside[..., None], v, 0.0) for v in (actions, context))
+        carry = carry.expand(*common_shape(carry.shape[:2], (len(self), 1)), *states.shape[:-2], -1)
         later = states[..., :-1, :].expand(*carry.shape[:2], *states[..., :-1, :].shape)
         before = torch.cat((carry[..., None, :], later), -2)
-        filled = (torch.where(inside[..., None], v, 0.0) for v in (actions, context))
         steps = torch.arange(states.shape[-2], device=states.device)
-        law = self.transition(before, *filled, step=steps)
-        if bool(inside.all()):  # the moments of a law may be costly
+        law = self.transition(before, actions, context, step=steps)
+        if inside is None:  # the moments of a law may be costly
             return law, states, inside
         return law, torch.where(inside[..., None], states, law.mean), inside
 
