@@ -145,7 +145,7 @@ def pooled_mean(mean: Tensor, weight: Tensor, *, valid: Tensor | None = None, me
     if merged:
         mean, weight, valid = _one_pool(mean, weight, valid)
     world_mean, weight, _ = _by_world(mean, weight, valid)
-    return (weight * world_mean).sum(0)
+    return world_mean[0] if len(mean) == 1 and valid is None else (weight * world_mean).sum(0)
 
 
 def _one_pool(mean: Tensor, weight: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -157,7 +157,8 @@ def _one_pool(mean: Tensor, weight: Tensor, valid: Tensor | None) -> tuple[Tenso
 def _by_world(mean: Tensor, weight: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Return each world's mean, its weight among those that have particles left, and how many it has."""
     if valid is None:
-        return mean.mean(1), weight, mean.new_full((1,) * (mean.ndim - 1), mean.shape[1])
+        by_world = mean.squeeze(1) if mean.shape[1] == 1 else mean.mean(1)
+        return by_world, weight, mean.new_full((1,) * (mean.ndim - 1), mean.shape[1])
     inside = valid[..., None]
     count = inside.sum(1).to(mean)
     weight = torch.where(count > 0, weight, 0.0)

@@ -8,7 +8,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from bayeswm.base.mixture import Split, Step, pooled_mean, split_moments, step_moments
+from bayeswm.base.mixture import Split, Step, pooled_mean, split_moments
 
 # values up to which steps are put together: beyond, the copy costs more than the calls
 _MOST = 2**17
@@ -21,8 +21,8 @@ def path_mean(steps: Sequence[Step], *, fresh_worlds: bool = False) -> list[Tens
     """
     found: list[Tensor] = []
     for run, merged in _runs(steps, fresh_worlds=fresh_worlds):
-        mean = torch.stack([step.law.mean for step in run], -2)
-        found.append(pooled_mean(mean, run[0].weight(mean), valid=_valid(run), merged=merged))
+        mean = torch.stack([step.law.mean for step in run], 2)
+        found.append(pooled_mean(mean, run[0].weight(mean), valid=_valid(run), merged=merged).movedim(0, -2))
     return found
 
 
@@ -30,21 +30,18 @@ def path_moments(steps: Sequence[Step], *, fresh_worlds: bool = False) -> list[S
     """Return the moments of steps, in parts of shape (*batch, h, S): see :func:`path_mean`, :func:`split_moments`."""
     found: list[Split] = []
     for run, merged in _runs(steps, fresh_worlds=fresh_worlds):
-        if len(run) == 1:
-            found.append(Split(*(v.unsqueeze(-2) for v in step_moments(run[0], merged=merged))))
-            continue
-        mean, variance = (torch.stack(v, -2) for v in zip(*((s.law.mean, s.law.variance) for s in run), strict=True))
-        found.append(
-            split_moments(
-                mean,
-                variance,
-                run[0].weight(mean),
-                exhaustive=run[0].exhaustive,
-                resolved=run[0].resolved,
-                valid=_valid(run),
-                merged=merged,
-            )
+        # steps behind the particles: each is then copied as a whole
+        mean, variance = (torch.stack(v, 2) for v in zip(*((s.law.mean, s.law.variance) for s in run), strict=True))
+        split = split_moments(
+            mean,
+            variance,
+            run[0].weight(mean),
+            exhaustive=run[0].exhaustive,
+            resolved=run[0].resolved,
+            valid=_valid(run),
+            merged=merged,
         )
+        found.append(Split(*(v.movedim(0, -2) for v in split)))
     return found
 
 
@@ -64,4 +61,4 @@ def _runs(steps: Sequence[Step], *, fresh_worlds: bool) -> Iterator[tuple[list[S
 
 def _valid(run: Sequence[Step]) -> Tensor | None:
     masks = [step.valid for step in run if step.valid is not None]
-    return torch.stack(masks, -1) if masks else None
+    return torch.stack(masks, 2) if masks else None

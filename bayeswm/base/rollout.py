@@ -177,7 +177,7 @@ def rollout(
         if sensed:
             law = drawn.measurement(carry)
         laws.append(store.keep(law, t, size=x.numel()))
-        x = x.expand(*size, -1)
+        x = x if x.shape[:-1] == size else x.expand(*size, -1)
         if small or kept or (torch.is_grad_enabled() and x.requires_grad):
             if paths is not None:  # gradients began after the first steps
                 kept, paths = list(paths[:t]), None

@@ -460,7 +460,7 @@ class StructureWorlds(MarkovWorlds):
         if self.noisy == ():
             scale = None
         elif noise is not None:
-            scale = noise.view(len(self), *(1,) * (mean.ndim - 2), -1)
+            scale = noise.view(noise.shape[0], *(1,) * (mean.ndim - 2), noise.shape[1])
         if self.law is not None:
             return self.law(mean, scale, parameters=self.parameters, inputs=(carry, action, context))
         return Gaussian(mean, scale, noisy=self.noisy)
