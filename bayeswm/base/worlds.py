@@ -11,6 +11,7 @@ from torch import Tensor
 
 from bayeswm.base.errors import DataError, SpecError, UnknownVariableError
 from bayeswm.base.laws import Gaussian, Law
+from bayeswm.base.magnitudes import any_missing
 from bayeswm.base.schema import Schema
 from bayeswm.base.shapes import common_shape
 from bayeswm.base.structure import Structure
@@ -136,6 +137,13 @@ class Worlds(ABC):
             A posterior draw of the noise in each world (NaN after an episode's end), and the log density of the
             episodes there: of all that was measured, or, where the state is measured, of what followed the first one.
         """
+
+    def abduct(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> Noise:
+        """Draw all noise given whole episodes, as :meth:`smooth`, where their density is of no interest.
+
+        A leaf whose density costs something brings its own; it has to give the same noise.
+        """
+        return self.smooth(trajectory, generator=generator)[0]
 
     def beginning(self, trajectory: Trajectories) -> Law:
         """Return what is believed of each episode's first state, given what was measured there alone.
@@ -338,7 +346,7 @@ class MarkovWorlds(Worlds):
     ) -> tuple[Tensor, Tensor]:
         if mask is not None and not bool(mask.all()):
             raise DataError("expected every state to be measured, got missing ones; use a model with sensor noise")
-        if bool(measurement.isnan().any()):
+        if any_missing(measurement):
             raise DataError("expected a measured state, got NaN; use a model with sensor noise and a mask")
         law = self.transition(carry, action, context, step=step)
         log_prob = law.log_prob(measurement)
@@ -350,24 +358,29 @@ class MarkovWorlds(Worlds):
 
     @override
     def smooth(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> tuple[Noise, Tensor]:
+        law, after, inside = self._of_episodes(trajectory)
+        return Noise(step=_solved(law, after, inside)), _inside(law.log_prob(after), inside).sum(-1)
+
+    @override
+    def abduct(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> Noise:
+        return Noise(step=_solved(*self._of_episodes(trajectory)))
+
+    def _of_episodes(self, trajectory: Trajectories) -> tuple[Law, Tensor, Tensor | None]:
+        """Return the law of every step of recorded episodes, what came, and where: see :meth:`_along`."""
         self.schema.check_same(trajectory.schema, who="the model")
         states, action, context = (
             v.to(self.device, self.dtype) for v in (trajectory.states(), trajectory.action, trajectory.step_context())
         )
-        if bool(states[:, 0].isnan().any()):
+        if any_missing(states[:, 0]):
             raise DataError(
                 "expected every state to be measured, got a missing first one; use a model with sensor noise"
             )
-        law, after, inside = self._along(self.start(states[:, 0]), states[:, 1:], action, context=context)
-        noise, log_prob = law.abduct(after), law.log_prob(after)
-        if inside is not None:
-            noise, log_prob = torch.where(inside[..., None], noise, float("nan")), torch.where(inside, log_prob, 0.0)
-        return Noise(step=noise), log_prob.sum(-1)
+        return self._along(self.start(states[:, 0]), states[:, 1:], action, context=context)
 
     @override
     def log_likelihood(self, carry: Tensor, measurements: Tensor, actions: Tensor, context: Tensor) -> Tensor:
         law, after, inside = self._along(carry, measurements, actions, context=context)
-        return law.log_prob(after) if inside is None else torch.where(inside, law.log_prob(after), 0.0)
+        return _inside(law.log_prob(after), inside)
 
     def _along(
         self, carry: Tensor, states: Tensor, actions: Tensor, *, context: Tensor
@@ -377,8 +390,9 @@ class MarkovWorlds(Worlds):
         NaN after the end of an episode is filled, so that no gradient meets it; the mask says where, and is None where
         no episode ends early.
         """
-        missing, inside = states.isnan(), None
-        if bool(missing.any()):
+        inside = None
+        if any_missing(states):
+            missing = states.isnan()
             inside = ~missing.all(-1)
             if bool((missing.any(-1) & inside).any()) or bool((inside.cummin(-1).values != inside).any()):
                 raise DataError("expected every state to be measured, got missing ones; use a model with sensor noise")
@@ -392,6 +406,15 @@ class MarkovWorlds(Worlds):
         if inside is None:  # the moments of a law may be costly
             return law, states, inside
         return law, torch.where(inside[..., None], states, law.mean), inside
+
+
+def _inside(log_prob: Tensor, inside: Tensor | None) -> Tensor:
+    return log_prob if inside is None else torch.where(inside, log_prob, 0.0)
+
+
+def _solved(law: Law, after: Tensor, inside: Tensor | None) -> Tensor:
+    noise = law.abduct(after)
+    return noise if inside is None else torch.where(inside[..., None], noise, float("nan"))
 
 
 class StructureWorlds(MarkovWorlds):

@@ -155,10 +155,12 @@ def counterfactual(
     else:
         drawn, weigh = model, condition and not in_training and len(model) > 1
     solved = drawn.state_is_measured and not drawn.episode_noise_size
-    noise, log_density = abducted(drawn, factual, copies=1 if solved else particles, generator=generator)
     share = 1.0
-    if weigh:
-        drawn, share = weighed(drawn, log_density)
+    if solved and not weigh:
+        noise = _spread(drawn.abduct(factual, generator=generator), copies=1)
+    else:
+        noise, log_density = abducted(drawn, factual, copies=1 if solved else particles, generator=generator)
+        drawn, share = weighed(drawn, log_density) if weigh else (drawn, share)
     start = factual.states()[:, 0] if drawn.state_is_measured else drawn.beginning(factual)
     branches: list[tuple[IntervenedWorlds, Predictive]] = []
     for interventions in ([intervention],) if solved else ([intervention], []):
@@ -202,12 +204,14 @@ def abducted(
     episodes = len(factual)
     many = factual if copies == 1 else factual[torch.arange(episodes, device=factual.device).repeat(copies)]
     noise, log_density = worlds.smooth(many, generator=generator)
+    # a smoother's own estimates differ
+    log_density = log_density[:, 0].unflatten(1, (copies, episodes)).logsumexp(1) - math.log(copies)
+    return _spread(noise, copies=copies), log_density.sum(-1)
 
-    def apart(values: Tensor) -> Tensor:
-        return values[:, 0].unflatten(1, (copies, episodes))
 
-    log_density = apart(log_density).logsumexp(1) - math.log(copies)  # a smoother's own estimates differ
-    return Noise(*(None if v is None else apart(v) for v in noise)), log_density.sum(-1)
+def _spread(noise: Noise, *, copies: int) -> Noise:
+    """Return noise of (worlds, 1, copies * episodes, ...) as that of (worlds, copies, episodes, ...)."""
+    return Noise(*(None if v is None else v[:, 0].unflatten(1, (copies, -1)) for v in noise))
 
 
 def _completed(noise: Noise, worlds: IntervenedWorlds, generator: torch.Generator | None) -> Noise | None:

@@ -62,6 +62,7 @@ class IntervenedWorlds(Worlds):
         self._own_size = worlds.noise_size + plan.extra
         self.noise_size = self._own_size + len(plan.carried) - (0 if replay is None else worlds.noise_size)
         self.episode_noise_size = worlds.episode_noise_size + len(plan.carried) + len(plan.at_start)
+        self._replayed_steps = () if replay is None else replay.unbind(-2)
         self._variants: dict[tuple[bool, ...], Worlds] = {}
 
     # --- the system -----------------------------------------------------------------------------------------------
@@ -136,10 +137,9 @@ class IntervenedWorlds(Worlds):
         return law if happened is None else CarryingLaw(law, len(self._carried), happened)
 
     def _replayed(self, law: Law, step: int | Tensor, *, worlds: Worlds) -> Law:
-        replay = self.replay
-        if replay is None or isinstance(step, Tensor) or step >= replay.shape[-2]:
-            raise SpecError(f"expected a step below {0 if replay is None else replay.shape[-2]}, one at a time")
-        noise = replay[..., step, :]
+        if isinstance(step, Tensor) or step >= len(self._replayed_steps):
+            raise SpecError(f"expected a step below {len(self._replayed_steps)}, one at a time")
+        noise = self._replayed_steps[step]
         pushed = law.push(noise) if law.noise_size == noise.shape[-1] else None
         return Gaussian(pushed) if isinstance(pushed, Tensor) else ReplayedLaw(law, noise, state=worlds.state)
 
@@ -157,6 +157,8 @@ class IntervenedWorlds(Worlds):
     def _variant(self, step: int | Tensor) -> Worlds:
         """Return the system with the parameters that hold in a step."""
         given = self._plan.by_group["parameter"]
+        if not given:
+            return self.inner
         active = tuple(one.active(step) for one in given)
         if not any(active):
             return self.inner
