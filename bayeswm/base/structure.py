@@ -153,8 +153,11 @@ class Structure(ABC):
         Actions and context may lack the world and particle axes.
         """
         worlds = max([state.shape[0], *(v.shape[0] for v in parameters.values())])
-        if worlds == 1:  # one more batch axis, without a detour: small systems are bound by the number of calls
-            return self.transition({k: v.squeeze(0) for k, v in parameters.items()}, state, action, context, step)
+        if worlds == 1:  # without the detour: small systems are bound by the number of calls
+            action, context = (v.squeeze(0) if v.ndim == state.ndim else v for v in (action, context))
+            values = {k: v.squeeze(0) for k, v in parameters.items()}
+            mean, scale = self.transition(values, state.squeeze(0), action, context, step)
+            return mean.unsqueeze(0), None if scale is None else scale.unsqueeze(0)
         state = state.expand(worlds, *state.shape[1:])
 
         def one(values: dict[str, Tensor], x: Tensor, *given: Tensor) -> tuple[Tensor, ...]:
