@@ -95,9 +95,11 @@ class Gaussian(Law):
     """
 
     def __init__(self, mean: Tensor, scale: Tensor | None = None, *, noisy: tuple[int, ...] | None = None) -> None:
-        if scale is not None and scale.ndim >= mean.ndim and scale.shape != mean.shape:
-            shape = common_shape(mean.shape, scale.shape)
-            mean = mean if shape == mean.shape else mean.expand(shape)
+        if scale is not None and scale.ndim >= mean.ndim:
+            # one number a column, in as many axes, is the common case and leaves the mean as it is
+            plain = scale.ndim == mean.ndim and scale.numel() == scale.shape[-1] == mean.shape[-1]
+            if not plain and scale.shape != mean.shape:
+                mean = mean.expand(common_shape(mean.shape, scale.shape))
         self._mean = mean
         self.scale = scale
         self.noisy = None if noisy is None or len(noisy) == mean.shape[-1] else noisy

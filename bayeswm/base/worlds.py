@@ -454,6 +454,7 @@ class StructureWorlds(MarkovWorlds):
         self.structure, self.law = structure, law
         self.schema = schema
         self.parameters = dict(parameters)
+        self._own = {k: v for k, v in self.parameters.items() if k != "process_noise"}
         if log_weight is None:
             if not self.parameters:
                 raise SpecError("expected parameters or log_weight=, to say how many worlds there are, got neither")
@@ -470,8 +471,7 @@ class StructureWorlds(MarkovWorlds):
     ) -> Law:
         if context is None:
             context = action.new_empty(*action.shape[:-1], 0)
-        own = {k: v for k, v in self.parameters.items() if k != "process_noise"}
-        mean, scale = self.structure.batched(own, carry, action, context, step)
+        mean, scale = self.structure.batched(self._own, carry, action, context, step)
         size = self.schema.state.size
         if mean.ndim != carry.ndim or mean.shape[-1] != size or (scale is not None and scale.shape[-1:] != (size,)):
             shapes = tuple(mean.shape[2:]), None if scale is None else tuple(scale.shape[2:])

@@ -108,8 +108,7 @@ class IntervenedWorlds(Worlds):
         if context is not None:
             context = self._plan.changed("context", context, state, step=step, draws=draws, happened=happened)
         carry = _met(carry, state, action, context)
-        noises = [one for one in self._plan.by_group["noise"] if one.active(step)]
-        states = [one for one in self._plan.by_group["state"] if one.active(step + 1)]
+        noises, states = self._plan.active("noise", step), self._plan.active("state", step + 1)
         if isinstance(worlds, StructuralWorlds):
             law: Law = worlds.transition(
                 carry,
