@@ -81,6 +81,10 @@ class Arrangement:
         """Variables of the state that are overwritten after the step."""
         return () if self.sliced else tuple(dict.fromkeys(one.name for one in self.by_group["state"]))
 
+    def active(self, group: str, step: int | Tensor) -> list[Assignment]:
+        """Return what acts on a group in a step."""
+        return [one for one in self.by_group[group] if one.active(step)]
+
     def happened(self, before: Tensor | None, state: Tensor, step: int | Tensor) -> Tensor | None:
         """Return which events have happened by a step, shape (worlds, particles, *batch, events)."""
         if before is None or not self.events:
@@ -99,7 +103,7 @@ class Arrangement:
         happened: Tensor | None,
     ) -> Tensor:
         """Return actions or context with what is set, each column from the values as they were proposed."""
-        todo = [one for one in self.by_group[group] if one.active(step)]
+        todo = self.active(group, step)
         if not todo:
             return values
         names, columns = getattr(self.schema, group).columns, list(values.unbind(-1))

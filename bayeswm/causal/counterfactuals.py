@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import FitError, NotInvertible, SpecError, UndefinedWarning
+from bayeswm.base.errors import NotInvertible, SpecError, UndefinedWarning
 from bayeswm.base.kinds import Categorical
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import Predictive
-from bayeswm.base.random import make_generator, standard_normal
+from bayeswm.base.random import make_generator
 from bayeswm.base.trajectories import Trajectories
-from bayeswm.base.worlds import Noise, Worlds
+from bayeswm.base.worlds import Worlds
+from bayeswm.causal.abduction import abducted, completed, is_even, solved_noise, weighed
 from bayeswm.causal.intervened import IntervenedWorlds
 from bayeswm.causal.intervened_model import IntervenedModel
 from bayeswm.causal.intervention import Intervention
@@ -25,8 +26,6 @@ from bayeswm.causal.partly_seen import has_gaps
 from bayeswm.causal.replaying import replay
 from bayeswm.causal.structural import StructuralWorlds
 from bayeswm.causal.unique import check_unique
-
-_LEAST_SHARE = 0.1
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,7 +82,7 @@ class Counterfactual:
         return self.mean - happened.to(self.mean)
 
     def _known(self, ask: Callable[[Predictive], Tensor], predictive: Predictive) -> Tensor:
-        if bool(self.factual.step_mask.all()):
+        if is_even(self.factual):
             return ask(predictive)
         with warnings.catch_warnings():  # NaN beyond the end is what is wanted
             warnings.simplefilter("ignore", UndefinedWarning)
@@ -193,9 +192,11 @@ def counterfactual(
         (done, found), (_, replayed) = (missing.branch(drawn, which) for which in ([intervention], []))
         return Counterfactual(found, factual, replayed, done, share, in_training, missing.size)
     solved = drawn.state_is_measured and not drawn.episode_noise_size
-    noise, log_density = abducted(drawn, factual, copies=1 if solved else particles, generator=generator)
-    if weigh:
-        drawn, share = weighed(drawn, log_density)
+    if solved and not weigh:
+        noise = solved_noise(drawn, factual, generator=generator)
+    else:
+        noise, log_density = abducted(drawn, factual, copies=1 if solved else particles, generator=generator)
+        drawn, share = weighed(drawn, log_density) if weigh else (drawn, share)
     start = factual.states()[:, 0] if drawn.state_is_measured else drawn.beginning(factual)
     branches: list[tuple[IntervenedWorlds, Predictive]] = []
     for interventions in ([intervention],) if solved else ([intervention], []):
@@ -207,7 +208,7 @@ def counterfactual(
             factual,
             particles=particles if random else 1,
             generator=generator,
-            noise=_completed(noise, done, generator),
+            noise=completed(noise, done, generator),
         )
         if done.correlated:
             check_unique(drawn, factual, done.correlated)
@@ -224,68 +225,3 @@ def _check_kinds(model: DynamicsModel | Worlds) -> None:
             f"expected a state of numbers, got classes {classes}: a counterfactual class does not follow from the one "
             "that was seen; joint_bounds and causation_bounds say what the laws of both branches leave possible"
         )
-
-
-def abducted(
-    worlds: Worlds, factual: Trajectories, *, copies: int, generator: torch.Generator | None
-) -> tuple[Noise, Tensor]:
-    """Return noise that led to episodes, and the log density of all of them in each world.
-
-    Parameters
-    ----------
-    worlds : Worlds
-        The system.
-    factual : Trajectories
-        What happened.
-    copies : int
-        Draws of the noise in each world; they take the axis of particles.
-    generator : torch.Generator, optional
-        Needed where noise is drawn.
-
-    Returns
-    -------
-    tuple of Noise and Tensor, shape (worlds,)
-    """
-    episodes = len(factual)
-    many = factual if copies == 1 else factual[torch.arange(episodes, device=factual.device).repeat(copies)]
-    noise, log_density = worlds.smooth(many, generator=generator)
-
-    def apart(values: Tensor) -> Tensor:
-        return values[:, 0].unflatten(1, (copies, episodes))
-
-    log_density = apart(log_density).logsumexp(1) - math.log(copies)  # a smoother's own estimates differ
-    if noise.step is not None and not bool(factual.step_mask.all()):
-        noise = noise._replace(step=noise.step.nan_to_num(nan=0.0))  # there is none beyond the end
-    return Noise(*(None if v is None else apart(v) for v in noise)), log_density.sum(-1)
-
-
-def _completed(noise: Noise, worlds: IntervenedWorlds, generator: torch.Generator | None) -> Noise | None:
-    """Return the noise of the start and of the episode, with draws for stochastic interventions behind it."""
-    episode, more = noise.episode, worlds.episode_noise_size - worlds.inner.episode_noise_size
-    if episode is not None and more:
-        if generator is None:
-            raise SpecError("expected generator=torch.Generator, since interventions are drawn, got none")
-        extra = standard_normal((*episode.shape[:-1], more), generator, dtype=episode.dtype, device=episode.device)
-        episode = torch.cat((episode, extra), -1)
-    return Noise(initial=noise.initial, episode=episode)
-
-
-def weighed[W: Worlds](worlds: W, log_density: Tensor) -> tuple[W, float]:
-    """Return worlds weighed by a log density (worlds,), and the effective share of them that is left.
-
-    Raises
-    ------
-    FitError
-        If it is below a tenth, or no world has a density above 0.
-    """
-    if not bool((log_density > float("-inf")).any()):
-        raise FitError("expected episodes that at least one world can produce, got density 0 in all of them")
-    new = worlds.reweight(worlds.log_weight + log_density.to(worlds.log_weight))
-    before, after = (float(w.weight.square().sum().reciprocal()) for w in (worlds, new))
-    share = min(1.0, after / before)
-    if share < _LEAST_SHARE:
-        raise FitError(
-            f"expected an effective share of the worlds above {_LEAST_SHARE:.0%} given the episodes, got {share:.2g} "
-            f"({after:.1f} worlds of {len(worlds)}); condition the model itself, or draw more worlds near the posterior"
-        )
-    return new, share

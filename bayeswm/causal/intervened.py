@@ -11,6 +11,7 @@ from torch import Tensor
 from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
 from bayeswm.base.predictive import Predictive
+from bayeswm.base.shapes import common_shape
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.trees import tree_map
 from bayeswm.base.worlds import Belief, MarkovWorlds, Noise, Worlds
@@ -63,6 +64,7 @@ class IntervenedWorlds(Worlds):
         self.episode_noise_size = worlds.episode_noise_size + len(plan.carried) + len(plan.at_start)
         # covariances of correlated noise that was replayed, by step
         self.correlated: dict[int, Tensor] = {}
+        self._replayed_steps = () if replay is None else replay.unbind(-2)
         self._variants: dict[tuple[bool, ...], Worlds] = {}
 
     # --- the system -----------------------------------------------------------------------------------------------
@@ -83,8 +85,8 @@ class IntervenedWorlds(Worlds):
         if self._plan.first:
             self._check_carry(carry)
             drawn = {one: one.values(0).to(carry) for one in self._plan.first if one.hard}
-            lead = torch.broadcast_shapes(carry.shape[:-1], *(v.shape for v in drawn.values()))
-            lead = lead if eta is None else torch.broadcast_shapes(lead, eta.shape[:-1])
+            lead = common_shape(carry.shape[:-1], *(v.shape for v in drawn.values()))
+            lead = lead if eta is None else common_shape(lead, eta.shape[:-1])
             drawn = {one: v.expand(lead) for one, v in drawn.items()}
             for i, one in enumerate(self._plan.at_start):
                 drawn[one] = one.drawn(self._some(eta)[..., len(self._carried) + i]).expand(lead)
@@ -108,8 +110,7 @@ class IntervenedWorlds(Worlds):
         if context is not None:
             context = self._plan.changed("context", context, state, step=step, draws=draws, happened=happened)
         carry = _met(carry, state, action, context)
-        noises = [one for one in self._plan.by_group["noise"] if one.active(step)]
-        states = [one for one in self._plan.by_group["state"] if one.active(step + 1)]
+        noises, states = self._plan.active("noise", step), self._plan.active("state", step + 1)
         if isinstance(worlds, StructuralWorlds):
             law: Law = worlds.transition(
                 carry,
@@ -129,7 +130,7 @@ class IntervenedWorlds(Worlds):
             if states:
                 given = {one: one.values(step + 1).to(law.mean) for one in states if one.hard}
                 given |= {one: draws[one] for one in states if one.stochastic}
-                lead = torch.broadcast_shapes(law.mean.shape[:-1], *(v.shape for v in given.values()))
+                lead = common_shape(law.mean.shape[:-1], *(v.shape for v in given.values()))
                 given = {one: v.expand(lead) for one, v in given.items()}
                 law = overwritten(law, Overwrite(states, self.schema.state.columns, step=step + 1, drawn=given))
         if self.replay is not None:
@@ -137,18 +138,16 @@ class IntervenedWorlds(Worlds):
         return law if happened is None else CarryingLaw(law, len(self._carried), happened)
 
     def _replayed(self, law: Law, step: int | Tensor, *, worlds: Worlds) -> Law:
-        replay = self.replay
-        if replay is None or isinstance(step, Tensor) or step >= replay.shape[-2]:
-            raise SpecError(f"expected a step below {0 if replay is None else replay.shape[-2]}, one at a time")
+        if isinstance(step, Tensor) or step >= len(self._replayed_steps):
+            raise SpecError(f"expected a step below {len(self._replayed_steps)}, one at a time")
         if isinstance(law, MultivariateGaussian):
             self.correlated[step] = law.covariance
-        found = ReplayedLaw(law, replay[..., step, :], state=worlds.state)
-        if found.noise_size:
-            return found
-        pushed = found.push(found.noise[..., :0])
+        noise = self._replayed_steps[step]
+        pushed = law.push(noise) if law.noise_size == noise.shape[-1] else None
         # a carry may hold more than the state
-        plain = isinstance(pushed, Tensor) and pushed.shape[-1] == self.schema.state.size
-        return Gaussian(pushed) if plain else found
+        if isinstance(pushed, Tensor) and pushed.shape[-1] == self.schema.state.size:
+            return Gaussian(pushed)
+        return ReplayedLaw(law, noise, state=worlds.state)
 
     def _with_noise(self, law: Law, one: Assignment, *, step: int | Tensor) -> Law:
         if not isinstance(law, Gaussian):
@@ -164,6 +163,8 @@ class IntervenedWorlds(Worlds):
     def _variant(self, step: int | Tensor) -> Worlds:
         """Return the system with the parameters that hold in a step."""
         given = self._plan.by_group["parameter"]
+        if not given:
+            return self.inner
         active = tuple(one.active(step) for one in given)
         if not any(active):
             return self.inner
@@ -295,7 +296,7 @@ class IntervenedWorlds(Worlds):
 def _met(carry: Any, state: Tensor, *given: Tensor | None) -> Any:
     """Return a carry with an axis of particles where what is done differs between them, as structures expect."""
     shapes = [v.shape[:-1] for v in given if v is not None and v.ndim == state.ndim]
-    lead = torch.broadcast_shapes(state.shape[:-1], *shapes)
+    lead = common_shape(state.shape[:-1], *shapes) if shapes else state.shape[:-1]
     if lead == state.shape[:-1]:
         return carry
     return tree_map(lambda v: v.expand(*lead, *v.shape[len(lead) :]), carry)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bayeswm.base.errors import NotInvertible, SpecError
 from bayeswm.base.laws import Law
+from bayeswm.base.shapes import common_shape
 from bayeswm.causal.pushed_law import PushedLaw
 
 
@@ -34,7 +35,7 @@ class ReplayedLaw(PushedLaw):
     @override
     def lead(self) -> torch.Size:
         own = self.law.lead if isinstance(self.law, PushedLaw) else self.law.mean.shape[:-1]
-        return torch.broadcast_shapes(self.noise.shape[:-1], own)
+        return common_shape(self.noise.shape[:-1], own)
 
     @property
     @override
@@ -43,7 +44,7 @@ class ReplayedLaw(PushedLaw):
 
     @override
     def push(self, noise: Tensor) -> Any:
-        shape = torch.broadcast_shapes(self.noise.shape[:-1], noise.shape[:-1])
+        shape = common_shape(self.noise.shape[:-1], noise.shape[:-1])
         both = [v.expand(*shape, v.shape[-1]) for v in (self.noise, noise)]
         return self.law.push(torch.cat(both, -1))
 

@@ -13,6 +13,7 @@ from bayeswm.base.predictive import Predictive
 from bayeswm.base.rollout import rollout
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief, Noise
+from bayeswm.causal.abduction import is_even
 from bayeswm.causal.intervened import IntervenedWorlds
 
 
@@ -48,10 +49,11 @@ def replay(
     Predictive
         Over (episodes, H, S).
     """
-    inside, action = factual.step_mask, factual.action
+    action = factual.action
     context = factual.step_context() if factual.schema.context.size else None
-    even = bool(inside.all())
+    even = is_even(factual)
     if not even:
+        inside = factual.step_mask
         action = torch.where(inside[..., None], action, 0.0)
         context = None if context is None else torch.where(inside[..., None], context, 0.0)
     found = rollout(
@@ -64,7 +66,7 @@ def replay(
         generator=generator,
         noise=noise,
     )
-    return found if even else until_the_end(found, inside)
+    return found if even else until_the_end(found, factual.step_mask)
 
 
 def until_the_end(predictive: Predictive, inside: Tensor) -> Predictive:
