@@ -15,6 +15,7 @@ from bayeswm.causal.instruments import Instrument, instruments
 from bayeswm.causal.intervened import IntervenedWorlds
 from bayeswm.causal.intervened_model import IntervenedModel, intervene
 from bayeswm.causal.intervention import Intervention, do
+from bayeswm.causal.learned import Learned
 from bayeswm.causal.mechanism import Mechanism
 from bayeswm.causal.mediation import mediation
 from bayeswm.causal.names import at
@@ -37,6 +38,7 @@ __all__ = [
     "IntervenedModel",
     "IntervenedWorlds",
     "Intervention",
+    "Learned",
     "Mechanism",
     "NotIdentifiable",
     "Probability",

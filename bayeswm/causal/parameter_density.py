@@ -44,12 +44,17 @@ class ParameterDensity:
     Raises
     ------
     SpecError
-        For a law of several numbers.
+        For a law of several numbers, and learned mechanisms beside laws.
     """
 
     def __init__(self, model: StructuralModel, trajectories: Trajectories) -> None:
         model.schema.check_same(trajectories.schema, who="the structural model")
         self._model, self._trajectories = model, trajectories.to(model.dtype)
+        if model.regressions:
+            raise SpecError(
+                "expected known mechanisms beside uncertain parameters, got learned ones of "
+                f"{sorted(model.regressions)}; learn all of them, or fix the parameters"
+            )
         laws = {k: v for k, v in model.laws.items() if isinstance(v, Distribution)}
         for name, law in laws.items():
             if law.batch_shape or law.event_shape:
@@ -60,7 +65,7 @@ class ParameterDensity:
             return
         self._rows = self._trajectories.transitions()
         names = model.schema.state.columns
-        self._noisy = [i for i, name in enumerate(names) if model.mechanisms[name].noise]
+        self._noisy = [i for i, name in enumerate(names) if model.mechanisms[name].noisy]
         target = self._rows.next_state[:, self._noisy]
         self.joint = Joint(laws, self._by_step, terms=len(target), predict=self._predict, target=target)
         self._check_silent()

@@ -3,10 +3,11 @@ import torch
 from torch.distributions import LogNormal, Normal
 
 import bayeswm as bwm
-from bayeswm.causal import Mechanism, StructuralModel, counterfactual
+from bayeswm.causal import Learned, Mechanism, StructuralModel, counterfactual
 from bayeswm.causal.conditioned import ConditionedModel
 from bayeswm.inference import Inferred
 from bayeswm.inference.normal_inverse_gamma import NormalRegression
+from tests.causal.learned_models import linear
 from tests.causal.reference_models import line
 
 NAN = float("nan")
@@ -142,6 +143,11 @@ def test_what_is_refused() -> None:
     data = bwm.Trajectories(silent.schema, state=[[[0.0, 0.0], [1.0, 2.0]]])
     with pytest.raises(bwm.SpecError, match="'Y' to have noise"):
         silent.condition(data)
+    both = StructuralModel(
+        {"X": Learned(linear()), "Y": Mechanism(lambda X, b: b * X, noise=1.0)}, parameters={"b": Normal(0.0, 1.0)}
+    ).fit(bwm.Trajectories(silent.schema, state=[[[0.0, 0.0], [1.0 + i, 2.0]] for i in range(20)]), seed=0)
+    with pytest.raises(bwm.SpecError, match="learned ones of"):
+        both.condition(data)
     factual = bwm.Trajectories(line(), state=[[[0.0], [2.0]]], action=[[[1.0]]])
     found = gain().condition(factual)
     with pytest.raises(bwm.SpecError, match="generator="):

@@ -7,7 +7,9 @@ from torch import Tensor
 import bayeswm as bwm
 from bayeswm.causal import Mechanism, StructuralModel, StructuralWorlds, counterfactual
 from tests.causal.dense import conditioned, unrolled
-from tests.causal.reference_models import c6
+from tests.causal.learned_models import learned, linear
+from tests.causal.learned_models import recorded as recorded_slices
+from tests.causal.reference_models import c1, c6
 
 NAN = float("nan")
 A = torch.tensor([[0.8, 0.0], [0.4, 0.5]], dtype=torch.float64)
@@ -132,3 +134,17 @@ def test_worlds_are_weighed_by_what_was_recorded() -> None:
     torch.testing.assert_close(found.predictive.weight, expected)
     # b = 0: Y = U = 2; b = 1: X ~ N(1, 0.5), so that Y = 3 + 2 - X has mean 4
     assert found.mean[0, 0, 1].item() == pytest.approx(float(expected @ torch.tensor([2.0, 4.0]).double()))
+
+
+def test_learned_mechanisms_leave_a_closed_form_too() -> None:
+    """C1 learned: with X and Y seen, Y under do(x') is Y + b (x' - X) in each world, whatever Z was."""
+    model = learned(linear(), {"Y": ("X", "Z"), "X": ("Z",), "Z": ()}).fit(recorded_slices(c1(), 500), seed=0)
+    worlds = model.draw(5, generator=torch.Generator().manual_seed(0))
+    data = bwm.Trajectories(c1().schema, state=[[[0.0] * 3, [1.0, 1.0, NAN]]], allow_missing=True)
+    found = counterfactual(worlds, data, bwm.do(X=-1.0), in_training=True)
+    slope = worlds.parameters["Y.B"].flatten(1)[:, 0] if "Y.B" in worlds.parameters else None
+    assert found.noise_size == math.inf
+    assert slope is not None
+    each = torch.stack([law.mean[:, 0, 0, 0] for law in found.predictive.laws])[0]
+    torch.testing.assert_close(each, 1 - 2 * slope)
+    assert float(found.predictive.laws[0].variance[..., 0].max()) < 1e-20
