@@ -17,15 +17,15 @@ from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import make_generator
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
-from bayeswm.causal.abduction import abducted, completed, is_even, solved_noise, weighed
+from bayeswm.causal.abduction import is_even, solved_noise, weighed
+from bayeswm.causal.drawn_noise import DrawnNoise
 from bayeswm.causal.intervened import IntervenedWorlds
 from bayeswm.causal.intervened_model import IntervenedModel
 from bayeswm.causal.intervention import Intervention
-from bayeswm.causal.missing_noise import MissingNoise
-from bayeswm.causal.partly_seen import has_gaps
-from bayeswm.causal.replaying import replay
+from bayeswm.causal.partly_seen import PartlySeen, has_gaps
 from bayeswm.causal.structural import StructuralWorlds
 from bayeswm.causal.unique import check_unique
+from bayeswm.causal.unsettled import hidden_noise, missing_noise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -108,9 +108,10 @@ def counterfactual(
     """Say what would have happened to recorded episodes under an intervention.
 
     Abduction: worlds are weighed by the episodes, and in each world the noise is found that led to them: solved where
-    the state is measured, drawn from its posterior (by the worlds' smoother) where it is hidden. Action: the
-    intervention is made. Prediction: the episodes run again with that noise. What is left uncertain is the world, the
-    noise where it was not solved, and whatever the intervention draws.
+    the state is measured; where it is hidden the noise keeps its posterior, in closed form where measurements are
+    affine in the noise, else drawn (by the worlds' smoother). Action: the intervention is made. Prediction: the
+    episodes run again with that noise. What is left uncertain is the world, the noise where it was not solved, and
+    whatever the intervention draws. The law of a branch that is affine in normal noise is exact.
 
     Values may be missing (NaN) in episodes of a :class:`StructuralModel`. What was recorded then leaves a posterior of
     the noise: in closed form where the recorded values are affine in the noise of the missing ones, and the branch with
@@ -184,37 +185,24 @@ def counterfactual(
         drawn, weigh = model.draw(worlds, generator=generator), False
     else:
         drawn, weigh = model, condition and not in_training and len(model) > 1
-    share = 1.0
-    if isinstance(drawn, StructuralWorlds) and has_gaps(factual):
-        missing = MissingNoise(drawn, factual, particles=particles, generator=generator)
-        if weigh:
-            drawn, share = weighed(drawn, missing.log_density)
-        (done, found), (_, replayed) = (missing.branch(drawn, which) for which in ([intervention], []))
-        return Counterfactual(found, factual, replayed, done, share, in_training, missing.size)
-    solved = drawn.state_is_measured and not drawn.episode_noise_size
-    if solved and not weigh:
+    partly = isinstance(drawn, StructuralWorlds) and has_gaps(factual)
+    solved = drawn.state_is_measured and not drawn.episode_noise_size and not partly
+    share, size, log_density = 1.0, math.inf, None
+    given = {"particles": particles, "generator": generator}
+    if isinstance(drawn, StructuralWorlds) and partly:
+        source, log_density, size = missing_noise(PartlySeen(drawn, factual), factual, **given)
+    elif solved and not weigh:
         noise = solved_noise(drawn, factual, generator=generator)
+        source = DrawnNoise(noise, factual.states()[:, 0], factual, **given)
     else:
-        noise, log_density = abducted(drawn, factual, copies=1 if solved else particles, generator=generator)
-        drawn, share = weighed(drawn, log_density) if weigh else (drawn, share)
-    start = factual.states()[:, 0] if drawn.state_is_measured else drawn.beginning(factual)
-    branches: list[tuple[IntervenedWorlds, Predictive]] = []
-    for interventions in ([intervention],) if solved else ([intervention], []):
-        done = IntervenedWorlds(drawn, interventions, replay=noise.step)
-        random = not solved or done.noise_size or done.episode_noise_size
-        found = replay(
-            done,
-            start,
-            factual,
-            particles=particles if random else 1,
-            generator=generator,
-            noise=completed(noise, done, generator),
-        )
-        if done.correlated:
-            check_unique(drawn, factual, done.correlated)
-        branches.append((done, found))
-    other = None if solved else branches[1][1]
-    return Counterfactual(branches[0][1], factual, other, branches[0][0], share, in_training)
+        source, log_density = hidden_noise(drawn, factual, weigh=weigh, **given)
+    if weigh and log_density is not None:
+        drawn, share = weighed(drawn, log_density)
+    done, found = source.branch(drawn, [intervention])
+    if done.correlated:
+        check_unique(drawn, factual, done.correlated)
+    replayed = None if solved else source.branch(drawn, [])[1]
+    return Counterfactual(found, factual, replayed, done, share, in_training, size)
 
 
 def _check_kinds(model: DynamicsModel | Worlds) -> None:

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from bayeswm.base.errors import NotInvertible, SpecError
 from bayeswm.base.random import make_generator, standard_normal
-from bayeswm.causal.partly_seen import PartlySeen, Slice
+from bayeswm.causal.free_noise import FreeNoise
 
 # departure from a straight line, as a share of the numbers involved, that rounding explains
 _STRAIGHT = 1e-9
 # random points at which a map is compared with the straight line through its values at unit vectors
 _CHECKS = 4
 # numbers in the design matrices of all worlds and episodes
-_MOST = 2**26
+_MOST = 2**25
 
 
 class NoiseBelief(NamedTuple):
@@ -73,7 +73,7 @@ def straight(values: Tensor, size: int) -> tuple[Tensor, Tensor] | None:
     return (offset, slope) if bool((off <= allowed).all()) else None
 
 
-def noise_belief(seen: PartlySeen) -> NoiseBelief | None:
+def noise_belief(seen: FreeNoise) -> NoiseBelief | None:
     """Return the exact law of the free noise, or None where the noise of recorded variables is not affine in it.
 
     With the recorded values put in, the noise of recorded variables is a + A u in the free noise u ~ N(0, I), so that u
@@ -81,15 +81,15 @@ def noise_belief(seen: PartlySeen) -> NoiseBelief | None:
 
     Parameters
     ----------
-    seen : PartlySeen
-        Episodes with missing values.
+    seen : FreeNoise
+        Recorded episodes.
 
     Raises
     ------
     NotInvertible
-        If no values of what is missing lead to what was recorded.
+        If no noise leads to what was recorded.
     SpecError
-        If so many values are missing that the algebra would not fit into memory.
+        If there is so much free noise that the algebra would not fit into memory; see :func:`fits`.
 
     Examples
     --------
@@ -103,17 +103,14 @@ def noise_belief(seen: PartlySeen) -> NoiseBelief | None:
     >>> (17 * found.mean).flatten().round().tolist(), found.root.square().mul(17).flatten().round().tolist()
     ([24.0], [1.0])
     """
-    size, worlds, episodes = len(seen.free), len(seen.worlds), len(seen.start)
-    need = worlds * episodes * (size + 5) * seen.horizon * 2 * seen.start.shape[-1]
-    if need > _MOST:
+    size, worlds, episodes = seen.size, len(seen.worlds), seen.episodes
+    if not fits(seen):
         raise SpecError(
-            f"expected at most {_MOST:g} numbers in the algebra of missing values, got {need:g} ({size} missing values "
-            f"in {episodes} episode(s), {worlds} world(s)); pass fewer episodes at a time"
+            f"expected at most {_MOST:g} numbers in the algebra of missing values, got more: {size} values of noise in "
+            f"{episodes} episode(s) and {worlds} world(s); pass fewer episodes at a time"
         )
-    points = probes(size, like=seen.start)
-    slices = seen.along(points[None, :, None].expand(worlds, len(points), episodes, size))
-    solved, gap = (torch.cat(_along(slices, name), -1) for name in ("solved", "gap"))
-    log_scale = torch.stack(_along(slices, "log_scale")).sum(0)
+    points = probes(size, like=seen.worlds.log_weight.to(seen.worlds.dtype))
+    _, solved, log_scale, gap = seen.fit(points[None, :, None].expand(worlds, len(points), episodes, size))
     if bool(((log_scale - log_scale[:, :1]).detach().abs() > _STRAIGHT).any()):
         return None
     soft, hard = straight(solved, size), straight(gap, size)
@@ -136,6 +133,11 @@ def noise_belief(seen: PartlySeen) -> NoiseBelief | None:
     return NoiseBelief(origin + (kept @ mean)[..., 0], root, log_density)
 
 
+def fits(seen: FreeNoise) -> bool:
+    """Whether the algebra of the free noise is small enough."""
+    return len(seen.worlds) * seen.episodes * (seen.size + 1 + _CHECKS) * seen.records <= _MOST
+
+
 def _constrained(offset: Tensor, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the smallest u with offset + slope u = 0, the projection onto what is left, and the log density of it."""
     u, size, v = torch.linalg.svd(slope, full_matrices=False)
@@ -152,7 +154,3 @@ def _constrained(offset: Tensor, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]
     kept = eye - v.mT @ (rank[..., None] * v)
     each = torch.where(rank, torch.where(rank, size, 1.0).log() + 0.5 * math.log(2 * math.pi), 0.0)
     return origin, kept, -each.sum(-1) - 0.5 * origin.square().sum(-1)
-
-
-def _along(slices: list[Slice], name: str) -> list[Tensor]:
-    return [getattr(one, name) for one in slices]

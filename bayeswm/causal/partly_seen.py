@@ -10,6 +10,8 @@ from torch import Tensor
 
 from bayeswm.base.errors import DataError
 from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.worlds import Noise
+from bayeswm.causal.free_noise import Fit
 from bayeswm.causal.structural import StructuralWorlds
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
@@ -127,6 +129,28 @@ class PartlySeen:
         stacked = (torch.stack(v, -1) if v else nothing[..., None][..., :0] for v in (found_noise, solved, gap))
         both, hidden, apart = stacked
         return Slice(state, both, hidden, log_scale, apart)
+
+    @property
+    def size(self) -> int:
+        """Number of values of the noise that is free."""
+        return len(self.free)
+
+    @property
+    def episodes(self) -> int:
+        """Number of episodes."""
+        return len(self.start)
+
+    @property
+    def records(self) -> int:
+        """Residuals and gaps of an episode."""
+        return 2 * self.horizon * self.start.shape[-1]
+
+    def fit(self, values: Tensor) -> Fit:
+        """Return what values (worlds, particles, episodes, size) of the free noise make of the records."""
+        slices = self.along(values)
+        solved, gap = (torch.cat([s[i] for s in slices], -1) for i in (2, 4))
+        log_scale = torch.stack([s.log_scale for s in slices]).sum(0)
+        return Fit(Noise(step=torch.stack([s.noise for s in slices], -2)), solved, log_scale, gap)
 
     def along(self, values: Tensor) -> list[Slice]:
         """Return all slices, given values (worlds, particles, episodes, len(free)) of the noise that is free."""

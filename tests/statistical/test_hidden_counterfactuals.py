@@ -9,6 +9,8 @@ from torch.distributions import Normal
 
 import bayeswm as bwm
 from bayeswm.causal import counterfactual
+from bayeswm.causal.abduction import abducted
+from bayeswm.causal.drawn_noise import DrawnNoise
 from bayeswm.models.episode_worlds import EpisodeWorlds
 from bayeswm.models.sensing import Sensing
 from tests.causal.dense import conditioned, unrolled
@@ -63,19 +65,63 @@ def believed() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.statistical
-@pytest.mark.parametrize("filtering", [None, bwm.inference.ParticleFilter(particles=500)], ids=["exact", "particles"])
-def test_a_measured_position_and_a_hidden_velocity(filtering: object) -> None:
-    n = 2000 if filtering is None else 800
+def test_a_measured_position_and_a_hidden_velocity() -> None:
+    n = 2000
     other = torch.tensor([[0.0], [1.0], [1.0], [0.0]], dtype=F64)
     change = bwm.do({"force": other[:, 0]})
-    found = counterfactual(spring(filtering), recorded(), change, particles=n, generator=seeded())
+    found = counterfactual(spring(), recorded(), change, particles=n, generator=seeded())
     (mean, covariance), (b, G) = believed(), dense(other)
+    spread = torch.einsum("hsi,ij,htj->hst", G, covariance, G)
+    # in closed form, also without a generator
+    for one in (found, counterfactual(spring(), recorded(), change)):
+        torch.testing.assert_close(one.mean[0], b + G @ mean, rtol=0, atol=1e-9)
+        torch.testing.assert_close(one.predictive.covariance[0], spread, rtol=0, atol=1e-9)
     for h in range(4):
         samples = found.predictive.particles[0, :, 0, h]
         assert min(gaussian_p(samples, b[h] + G[h] @ mean, G[h] @ covariance @ G[h].mT)) > BUDGET
     # the system is linear: what the force does is the same in all particles
     moved, _ = dense(other)
     torch.testing.assert_close(found.difference[0], moved - dense(FORCE)[0])
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize("filtering", [None, bwm.inference.ParticleFilter(particles=500)], ids=["exact", "particles"])
+def test_draws_of_the_smoothers(filtering: object) -> None:
+    """What is taken where a system is not linear, on one that is."""
+    other, worlds = torch.tensor([[0.0], [1.0], [1.0], [0.0]], dtype=F64), spring(filtering).draw(1)
+    noise, _ = abducted(worlds, recorded(), copies=800, generator=seeded())
+    drawn = DrawnNoise(noise, worlds.beginning(recorded()), recorded(), particles=800, generator=seeded())
+    _, found = drawn.branch(worlds, [bwm.do({"force": other[:, 0]})])
+    (mean, covariance), (b, G) = believed(), dense(other)
+    for h in range(4):
+        wanted, spread = b[h] + G[h] @ mean, G[h] @ covariance @ G[h].mT
+        assert min(gaussian_p(found.particles[0, :, 0, h], wanted, spread)) > BUDGET
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(
+    "filtering", [None, bwm.inference.ParticleFilter(particles=500)], ids=["unscented", "particles"]
+)
+def test_a_hidden_state_of_a_system_that_is_not_linear(filtering: object) -> None:
+    """Doing what was done keeps what the smoother believes."""
+    pendulum = bwm.structures.Pendulum(length=0.5)
+    known = {"noise": 0.05, "sensor_noise": 0.1, "filtering": filtering}
+    model = bwm.KnownDynamics(structure=pendulum, **known)  # pyright: ignore[reportArgumentType]
+    truth = bwm.KnownDynamics(structure=pendulum, noise=0.05)
+    start, torque = torch.tensor([[1.0, 0.0]], dtype=F64), torch.zeros(1, 6, 1, dtype=F64)
+    x = bwm.rollout(truth, start, torque, particles=1, generator=seeded()).particles[0, 0]
+    seen = torch.cat((start[:, None], x), 1) + 0.1 * torch.randn(1, 7, 2, generator=seeded(), dtype=F64)
+    data = bwm.Trajectories(model.schema, state=seen, action=torque)
+    same = counterfactual(model, data, bwm.do(torque=0.0), particles=500, generator=seeded())
+    assert same.replayed is not None
+    torch.testing.assert_close(same.predictive.particles, same.replayed.particles)
+    noise, _ = abducted(model.draw(1), data, copies=500, generator=seeded())
+    again = DrawnNoise(noise, model.draw(1).beginning(data), data, particles=500, generator=seeded())
+    torch.testing.assert_close(again.branch(model.draw(1), [])[1].particles, same.replayed.particles)
+    assert float(same.variance.min()) > 1e-4
+    # most of what is believed lies near the truth
+    off = (same.mean[0] - x[0]) / same.variance[0].sqrt()
+    assert chi_square_p(off.square().sum(), off.numel()) > BUDGET
 
 
 @pytest.mark.statistical
@@ -130,6 +176,9 @@ def test_what_an_episode_tells_of_its_context_lasts() -> None:
     found = counterfactual(own_gain(), data, bwm.do(a=2.0), particles=n, generator=seeded())
     states = data.states()[..., 0]
     mean, spread = walk.drift_given(states.diff(dim=1))
+    t = torch.arange(1, 7, dtype=F64)
+    torch.testing.assert_close(found.mean[..., 0], states[:, 1:] + mean[:, None] * t, rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.variance[..., 0], (spread * t).square().expand(3, 6), rtol=0, atol=1e-9)
     moved = found.predictive.particles[0, ..., 0] - states[:, 1:]  # (n, 3, 6)
     gain = moved[..., 0]
     # one number an episode, all along it
@@ -139,7 +188,7 @@ def test_what_an_episode_tells_of_its_context_lasts() -> None:
     assert chi_square_p(white.square().sum(), 3 * n) > BUDGET
     # the state is measured: doing what was done returns it
     same = counterfactual(own_gain(), data, bwm.do(a=1.0), particles=50, generator=seeded())
-    torch.testing.assert_close(same.mean, data.states()[:, 1:], rtol=0, atol=1e-7)
+    torch.testing.assert_close(same.mean, data.states()[:, 1:], rtol=0, atol=1e-9)
     assert float(same.variance.max()) < 1e-12
 
 
@@ -156,6 +205,7 @@ def test_a_context_behind_noisy_sensors() -> None:
     for row in range(3):
         mean, covariance = conditioned(G, seen[row, 1:] - seen[row, 0] - walk.MEAN * t, noise=walk.SENSOR)
         wanted = seen[row, 0] + 2 * walk.MEAN * t + G2 @ mean
+        torch.testing.assert_close(found.mean[row, :, 0], wanted, rtol=0, atol=1e-9)
         samples = found.predictive.particles[0, :, row, :, 0]
         assert min(gaussian_p(samples, wanted, G2 @ covariance @ G2.mT)) > BUDGET
     assert found.replayed is not None
