@@ -97,6 +97,7 @@ def noise_belief(seen: FreeNoise) -> NoiseBelief | None:
 
     >>> from bayeswm import Trajectories
     >>> from bayeswm.causal import Mechanism, StructuralModel
+    >>> from bayeswm.causal.partly_seen import PartlySeen
     >>> model = StructuralModel({"X": Mechanism(lambda: 0.0, noise=1.0), "Y": Mechanism(lambda X: 2 * X, noise=0.5)})
     >>> given = Trajectories(model.schema, state=[[[0.0, 0.0], [float("nan"), 3.0]]], allow_missing=True)
     >>> found = noise_belief(PartlySeen(model.draw(1), given))
