@@ -41,6 +41,8 @@ def test_correlated_noise_that_changes_is_refused() -> None:
         counterfactual(correlated(changing=0.1), factual(), bwm.do(a=1.0))
     with pytest.raises(bwm.NotInvertible, match=r"step 1"):
         counterfactual(correlated(changing=0.0, turning=0.1), factual(), bwm.do(a=1.0))
+    with pytest.raises(bwm.NotInvertible, match="order in which noise enters"):
+        counterfactual(correlated(changing=0.1), factual(), bwm.do({"x": 2.0}, steps=1))
     # what was done returns what happened: both branches meet the same covariance
     same = counterfactual(correlated(changing=0.1), factual(), bwm.do(a=0.0))
     torch.testing.assert_close(same.mean, factual().states()[:, 1:])
