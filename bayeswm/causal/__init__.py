@@ -2,6 +2,7 @@
 
 from bayeswm.causal.adjustment import adjust, adjustment_set, backdoor_sets, is_adjustment_set
 from bayeswm.causal.changes import clamp, shift
+from bayeswm.causal.conditioned import ConditionedModel
 from bayeswm.causal.counterfactuals import Counterfactual, counterfactual
 from bayeswm.causal.discrete_bounds import Bounds, CausationBounds, benefit_bounds, causation_bounds, joint_bounds
 from bayeswm.causal.effects import effect
@@ -30,6 +31,7 @@ __all__ = [
     "Bounds",
     "CausalGraph",
     "CausationBounds",
+    "ConditionedModel",
     "Counterfactual",
     "Estimand",
     "Hedge",

@@ -453,7 +453,7 @@ class StructuralModel(DynamicsModel):
         Raises
         ------
         FitError, SpecError, DataError
-            As the families say, and :class:`bayeswm.causal.conditioned.ConditionedModel` for parameters with laws.
+            As the families say, and :class:`ConditionedModel` for parameters with laws.
         """
         if in_training:
             return self

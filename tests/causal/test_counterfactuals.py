@@ -4,8 +4,10 @@ import torch
 from torch.distributions import Normal
 
 import bayeswm as bwm
-from bayeswm.base import StructureWorlds
+from bayeswm.base import Gaussian, StructureWorlds
 from bayeswm.causal import Mechanism, StructuralModel, counterfactual, intervene
+from bayeswm.causal.boundary_law import overwritten
+from bayeswm.causal.overwrite import Overwrite
 from tests.causal.reference_models import c1, c3, cart, line, observed
 
 
@@ -232,6 +234,19 @@ def test_a_mechanism_with_a_threshold_is_inverted_exactly() -> None:
     )
     found = counterfactual(model, observed(model, [[0.5, 1.2]]), bwm.do(x=-1.0))
     assert found.mean[0, 0].tolist() == pytest.approx([-1.0, 0.2])
+
+
+def test_a_law_that_is_no_bijection_is_refused() -> None:
+    """A system that keeps its own state above 0 does not say what noise led to 0."""
+    (kept,) = bwm.do(s=bwm.causal.clamp(low=0.0)).assignments
+
+    def law(mean: torch.Tensor, scale: object, *, parameters: object, inputs: object) -> bwm.base.Law:
+        return overwritten(Gaussian(mean, torch.ones(1)), Overwrite([kept], ("s",), step=1, drawn={}))
+
+    structure = bwm.structures.FromFunction(lambda s, a: s + a, schema=line())
+    worlds = StructureWorlds(structure, line(), {}, log_weight=torch.zeros(1), exhaustive=True, law=law)
+    with pytest.raises(bwm.NotInvertible, match="lost"):
+        counterfactual(worlds, seen(), bwm.do(a=1.0))
 
 
 def test_classes_have_no_counterfactual() -> None:
