@@ -22,8 +22,8 @@ from bayeswm.causal.intervention import Intervention
 from bayeswm.causal.noise_belief import NoiseBelief, probes, straight
 from bayeswm.causal.replaying import replay, until_the_end
 
-# slopes below this share of the numbers involved are rounding
-_ROUNDING = 1e-13
+# slopes below this many units of rounding of the numbers involved are rounding
+_ROUNDING = 500
 
 
 class BelievedNoise:
@@ -113,7 +113,7 @@ class BelievedNoise:
             return None
         mean, slope = line
         largest = paths.abs().amax(1).clamp(min=torch.finfo(paths.dtype).tiny)[..., None]
-        slope = torch.where(slope.abs() <= _ROUNDING * largest, 0.0, slope)
+        slope = torch.where(slope.abs() <= _ROUNDING * torch.finfo(paths.dtype).eps * largest, 0.0, slope)
         laws: list[Law] = []
         for h in range(1, found.horizon + 1):
             root = slope[..., h, :, :]

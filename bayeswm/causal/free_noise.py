@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from bayeswm.base.worlds import Belief, Noise, Worlds
+
+
+def slack(dtype: torch.dtype) -> float:
+    """Return the departure from what should hold exactly, as a share of the numbers involved, that rounding explains.
+
+    Examples
+    --------
+    >>> slack(torch.float64), slack(torch.float32)
+    (1e-09, 0.0001)
+    """
+    return 1e-9 if dtype == torch.float64 else 1e-4
 
 
 class Fit(NamedTuple):

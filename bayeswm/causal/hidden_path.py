@@ -11,12 +11,10 @@ from bayeswm.base.laws import Gaussian
 from bayeswm.base.random import make_generator, standard_normal
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Noise, Worlds
-from bayeswm.causal.free_noise import Fit
+from bayeswm.causal.free_noise import Fit, slack
 from bayeswm.causal.noise_belief import fits
 
 _HALF_LOG_TWO_PI = 0.5 * math.log(2 * math.pi)
-# departure from a straight line, as a share of the numbers involved, that rounding explains
-_STRAIGHT = 1e-9
 
 
 class HiddenPath:
@@ -105,6 +103,6 @@ class HiddenPath:
         for each in (found.solved, found.gap, found.log_scale[..., None]):
             zero, one, two, other, both = each.unbind(1)
             bend = (two - 2 * one + zero).abs().maximum((both - one - other + zero).abs())
-            if not bool((bend <= _STRAIGHT * each.abs().amax(1).clamp(min=1.0)).all()):
+            if not bool((bend <= slack(each.dtype) * each.abs().amax(1).clamp(min=1.0)).all()):
                 return False
         return True

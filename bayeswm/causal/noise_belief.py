@@ -10,10 +10,8 @@ from torch import Tensor
 
 from bayeswm.base.errors import NotInvertible, SpecError
 from bayeswm.base.random import make_generator, standard_normal
-from bayeswm.causal.free_noise import FreeNoise
+from bayeswm.causal.free_noise import FreeNoise, slack
 
-# departure from a straight line, as a share of the numbers involved, that rounding explains
-_STRAIGHT = 1e-9
 # random points at which a map is compared with the straight line through its values at unit vectors
 _CHECKS = 4
 # numbers in the design matrices of all worlds and episodes
@@ -68,7 +66,7 @@ def straight(values: Tensor, size: int) -> tuple[Tensor, Tensor] | None:
     offset = values[:, 0]
     slope = (values[:, 1 : 1 + size] - offset[:, None]).movedim(1, -1)
     line = offset[:, None] + torch.einsum("w...rk,pk->wp...r", slope, points[1 + size :])
-    allowed = _STRAIGHT * values.detach().abs().amax(1, keepdim=True).clamp(min=1.0)
+    allowed = slack(values.dtype) * values.detach().abs().amax(1, keepdim=True).clamp(min=1.0)
     off = (values[:, 1 + size :] - line).detach().abs()
     return (offset, slope) if bool((off <= allowed).all()) else None
 
@@ -112,7 +110,7 @@ def noise_belief(seen: FreeNoise) -> NoiseBelief | None:
         )
     points = probes(size, like=seen.worlds.log_weight.to(seen.worlds.dtype))
     _, solved, log_scale, gap = seen.fit(points[None, :, None].expand(worlds, len(points), episodes, size))
-    if bool(((log_scale - log_scale[:, :1]).detach().abs() > _STRAIGHT).any()):
+    if bool(((log_scale - log_scale[:, :1]).detach().abs() > slack(log_scale.dtype)).any()):
         return None
     soft, hard = straight(solved, size), straight(gap, size)
     if soft is None or hard is None:
@@ -146,7 +144,7 @@ def _constrained(offset: Tensor, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]
     inverse = torch.where(rank, 1 / torch.where(rank, size, 1.0), 0.0)
     origin = -torch.einsum("wnki,wnk,wnrk,wnr->wni", v, inverse, u, offset)
     left = offset + torch.einsum("wnrk,wnk->wnr", slope, origin)
-    if bool((left.abs() > _STRAIGHT * offset.abs().clamp(min=1.0)).any()):
+    if bool((left.abs() > slack(left.dtype) * offset.abs().clamp(min=1.0)).any()):
         raise NotInvertible(
             "expected recorded values that mechanisms without noise can lead to, got a deviation of "
             f"{float(left.abs().max()):.3g}; give the variable noise"

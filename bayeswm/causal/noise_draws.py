@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bayeswm.base.errors import FitError, NotInvertible
 from bayeswm.base.random import standard_normal, uniform
+from bayeswm.causal.free_noise import slack
 from bayeswm.causal.partly_seen import PartlySeen
 
 # draws of which the returned ones are a part, the effective share below which they are drawn again, and the least
@@ -80,7 +81,7 @@ def noise_draws(seen: PartlySeen, copies: int, *, generator: torch.Generator) ->
     for t in range(seen.horizon):
         drawn = standard_normal((*shape, seen.worlds.noise_size), generator, dtype=state.dtype, device=state.device)
         found = seen.step(t, state, drawn)
-        if bool((found.gap.abs() > 1e-9 * found.state.abs().clamp(min=1.0)).any()):
+        if bool((found.gap.abs() > slack(state.dtype) * found.state.abs().clamp(min=1.0)).any()):
             raise NotInvertible(
                 "expected noise on every recorded variable that depends on missing ones in a way that is not affine, "
                 "got one without; give it noise, or record what it depends on"

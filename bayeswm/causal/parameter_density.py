@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 from bayeswm.base.errors import SpecError
 from bayeswm.base.random import make_generator
 from bayeswm.base.trajectories import Trajectories
+from bayeswm.causal.free_noise import slack
 from bayeswm.causal.noise_belief import noise_belief
 from bayeswm.causal.partly_seen import PartlySeen, has_gaps
 from bayeswm.causal.structural import StructuralWorlds
@@ -74,7 +75,7 @@ class ParameterDensity:
         """Refuse a variable without noise that the parameters reach: it would settle them without a density."""
         some = self.joint.flat.sample(_PROBES, make_generator(0))
         after, mean, spread = self._law(self.joint.values(some), None)
-        off = (after - mean).abs() > 1e-9 * mean.abs().clamp(min=1.0)
+        off = (after - mean).abs() > slack(mean.dtype) * mean.abs().clamp(min=1.0)
         wrong = (off & (spread <= 0)).any(0).any(0)
         if bool(wrong.any()):
             name = self._model.schema.state.columns[int(wrong.nonzero()[0])]
@@ -110,7 +111,7 @@ class ParameterDensity:
         after, mean, spread = self._law(values, rows)
         safe = torch.where(spread > 0, spread, 1.0)
         density = torch.distributions.Normal(mean, safe, validate_args=False).log_prob(after)
-        agrees = (after - mean).abs() <= 1e-9 * mean.abs().clamp(min=1.0)
+        agrees = (after - mean).abs() <= slack(mean.dtype) * mean.abs().clamp(min=1.0)
         return torch.where(spread > 0, density, torch.where(agrees, 0.0, -torch.inf)).sum(-1)
 
     def _predict(self, values: Mapping[str, Tensor], rows: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from bayeswm.base.errors import NotInvertible
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
+from bayeswm.causal.free_noise import slack
 
 
 def check_unique(worlds: Worlds, factual: Trajectories, covariances: Mapping[int, Tensor]) -> None:
@@ -39,7 +40,7 @@ def check_unique(worlds: Worlds, factual: Trajectories, covariances: Mapping[int
         inside = factual.step_mask[:, t].to(states.device)
         before = worlds.start(torch.where(inside[:, None], states[:, t], states[:, 0]))
         first = worlds.transition(before, action[:, t], context[:, t], step=t).covariance
-        moved = ((first - second).abs() > 1e-9 * first.abs().amax((-2, -1), keepdim=True)).any(-1).any(-1)
+        moved = ((first - second).abs() > slack(first.dtype) * first.abs().amax((-2, -1), keepdim=True)).any(-1).any(-1)
         correlated = (_off_diagonal(first) | _off_diagonal(second)) & inside
         if bool((moved & correlated).any()):
             raise NotInvertible(

@@ -9,7 +9,7 @@ from bayeswm.causal import Mechanism, StructuralModel, StructuralWorlds, counter
 from tests.causal.dense import conditioned, unrolled
 from tests.causal.learned_models import learned, linear
 from tests.causal.learned_models import recorded as recorded_slices
-from tests.causal.reference_models import c1, c6
+from tests.causal.reference_models import c1, c6, line
 
 NAN = float("nan")
 A = torch.tensor([[0.8, 0.0], [0.4, 0.5]], dtype=torch.float64)
@@ -148,3 +148,55 @@ def test_learned_mechanisms_leave_a_closed_form_too() -> None:
     each = torch.stack([law.mean[:, 0, 0, 0] for law in found.predictive.laws])[0]
     torch.testing.assert_close(each, 1 - 2 * slope)
     assert float(found.predictive.laws[0].variance[..., 0].max()) < 1e-20
+
+
+def test_episodes_of_unequal_length_with_gaps() -> None:
+    data, _ = recorded(6)
+    both = bwm.Trajectories(
+        chain().schema,
+        state=[data.states()[0], data.states()[0, :4]],
+        action=[data.action[0], data.action[0, :3]],
+        allow_missing=True,
+    )
+    found = counterfactual(chain(), both, bwm.do(a=2.0))
+    for row, horizon in ((0, 6), (1, 3)):
+        alone = counterfactual(chain(), both[row], bwm.do(a=2.0))
+        torch.testing.assert_close(found.mean[row, :horizon], alone.mean[0])
+        torch.testing.assert_close(found.variance[row, :horizon], alone.variance[0])
+    assert bool(found.mean[1, 3:].isnan().all())
+    assert bool(found.difference[1, 3:].isnan().all())
+
+
+def test_hidden_episodes_of_unequal_length() -> None:
+    structure = bwm.structures.Linear(line(), A=0.8, B=0.5)
+    model = bwm.KnownDynamics(structure=structure, noise=1.0, sensor_noise=0.5)
+    states = [[[1.0], [1.0], [0.5], [0.9]], [[0.3], [1.0]]]
+    both = bwm.Trajectories(line(), state=states, action=[[[0.0]] * 3, [[1.0]]])
+    found = counterfactual(model, both, bwm.do(a=2.0))
+    for row, horizon in ((0, 3), (1, 1)):
+        alone = counterfactual(model, both[row], bwm.do(a=2.0))
+        torch.testing.assert_close(found.mean[row, :horizon], alone.mean[0])
+        torch.testing.assert_close(found.variance[row, :horizon], alone.variance[0])
+    assert bool(found.variance[1, 1:].isnan().all())
+
+
+def test_single_precision_and_several_worlds() -> None:
+    model = StructuralModel(
+        {"X": Mechanism(lambda: 0.0, noise=1.0), "Y": Mechanism(lambda X, b: b * X, noise=0.5)},
+        parameters={"b": 0.0},
+        dtype=torch.float32,
+    )
+    given = {"b": torch.tensor([1.0, 2.0, 3.0])}
+    worlds = StructuralWorlds(
+        model.mechanisms, model.schema, given, log_weight=torch.zeros(3), exhaustive=True, dtype=torch.float32
+    )
+    data = bwm.Trajectories(model.schema, state=[[[0.0, 0.0], [NAN, 2.0]]], allow_missing=True)
+    found = counterfactual(worlds, data, bwm.do(X=1.0), in_training=True)
+    assert found.noise_size == math.inf
+    assert found.mean.dtype == torch.float32
+    # X has precision 1 + 4 b^2; Y = 2 + b (1 - X)
+    b = torch.tensor([1.0, 2.0, 3.0])
+    precision = 1 + 4 * b.square()
+    (law,) = found.predictive.laws
+    torch.testing.assert_close(law.mean[:, 0, 0, 1], 2 + b * (1 - 8 * b / precision), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(law.variance[:, 0, 0, 1], b.square() / precision, rtol=1e-4, atol=1e-5)
