@@ -283,6 +283,7 @@ class Predictive:
     @property
     def mean(self) -> Tensor:
         """Mean, shape (*batch, H, S)."""
+
         def found() -> tuple[Tensor, ...]:
             return (self._joined(path_mean(self._steps, fresh_worlds=self.fresh_worlds)),)
 

@@ -13,6 +13,7 @@ from bayeswm.base.errors import SpecError, UnknownVariableError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.random import global_rng, make_generator, spawn_seeds
 from bayeswm.base.schema import Schema, Variable
+from bayeswm.base.shapes import common_shape
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import MarkovWorlds
 from bayeswm.causal.assignment import Assignment
@@ -125,7 +126,7 @@ class StructuralWorlds(MarkovWorlds):
         todo = ((noise_changes, step), (changes, step + 1))
         context = action.new_empty(*action.shape[:-1], 0) if context is None else context
         shared = [v.view(-1, *(1,) * (carry.ndim - 2)) for v in self.parameters.values()]
-        lead = torch.broadcast_shapes(
+        lead = common_shape(
             carry.shape[:-1],
             action.shape[:-1],
             context.shape[:-1],
