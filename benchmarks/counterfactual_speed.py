@@ -3,12 +3,12 @@
 Each query solves the noise of every step, sets the actions of some steps, and runs the episodes again. The plain side
 is what one would write by hand for this system alone; it computes the same numbers, which is asserted. ChiRho has no
 abduction of its own for known states: it is given the noise that plain torch solved, each step's as a site that is
-observed, all trajectories are one plate, and the actions one site, so that there are two worlds only. Where it is not
-installed (``pip install --no-deps chirho==0.3.0``), its column is left out.
+observed, and all trajectories are one plate. Its actions are one site, so that there are two worlds only, or, where
+that is said, a site for each action that is set; an intervention splits the worlds at each. Where it is not installed
+(``pip install --no-deps chirho==0.3.0``), its column is left out.
 
 Times are CPU seconds on one thread, medians over rounds in which the sides take turns; a query of ours includes the
-mean of its answer. The cost in the number of interventions, each of one step's action: ChiRho splits the worlds at each
-of them.
+mean of its answer.
 """
 
 import argparse
@@ -25,7 +25,8 @@ from torch import Tensor
 
 import bayeswm as bwm
 from bayeswm.base.random import make_generator, standard_normal
-from bayeswm.causal import Intervention, counterfactual
+from bayeswm.base.shapes import common_shape
+from bayeswm.causal import Intervention, Mechanism, StructuralModel, counterfactual
 
 EPISODES = 1000
 Step = Callable[[Tensor, Tensor], Tensor]
@@ -33,7 +34,7 @@ Step = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True)
 class System:
-    """A model, the same step by hand, and what was recorded of it."""
+    """A model, the same step by hand, and which actions are set to what."""
 
     name: str
     model: bwm.KnownDynamics
@@ -67,7 +68,7 @@ class System:
         return actions
 
 
-def linear(horizon: int) -> System:
+def linear(horizon: int, *, begin: int = 0, end: int = 1) -> System:
     schema = bwm.Schema(state=[bwm.Variable("s")], action=[bwm.Variable("a")], time_step=1.0)
     a, b = (torch.tensor([[v]], dtype=torch.float64) for v in (0.8, 0.5))
     model = bwm.KnownDynamics(structure=bwm.structures.Linear(schema, A=a, B=b), noise=1.0)
@@ -75,7 +76,7 @@ def linear(horizon: int) -> System:
     def step(x: Tensor, u: Tensor) -> Tensor:
         return 0.8 * x + 0.5 * u
 
-    return System(f"linear, 1 state, {horizon} steps", model, step, 1.0, horizon, 1.0, 0, 1)
+    return System(f"linear, 1 state, {horizon} steps", model, step, 1.0, horizon, 1.0, begin, end)
 
 
 MASS, LENGTH, DAMPING, FRICTION, GRAVITY, TIME_STEP = 1.0, 0.5, 0.05, 0.02, 9.81, 0.05
@@ -92,7 +93,7 @@ def runge_kutta(x: Tensor, u: Tensor) -> Tensor:
 
     def field(x: Tensor) -> Tensor:
         angle, speed = x.unbind(-1)
-        return torch.stack(torch.broadcast_tensors(speed, push(angle, speed, torque)), -1)
+        return torch.stack((speed, push(angle, speed, torque)), -1)
 
     k1 = field(x)
     k2 = field(x + 0.5 * h * k1)
@@ -108,7 +109,7 @@ def semi_implicit(x: Tensor, u: Tensor) -> Tensor:
 
 
 def pendulum(horizon: int, *, implicit: bool) -> System:
-    integrator = bwm.structures.integrators.SemiImplicitEuler() if implicit else bwm.structures.integrators.RK4()
+    integrator = bwm.structures.SemiImplicitEuler() if implicit else bwm.structures.RK4()
     structure = bwm.structures.Pendulum(
         mass=MASS,
         length=LENGTH,
@@ -133,8 +134,8 @@ def by_hand(system: System, seen: bwm.Trajectories) -> Tensor:
     return torch.stack(path, 1)
 
 
-def by_chirho(system: System, seen: bwm.Trajectories, *, single: int = 0) -> Tensor:
-    """Answer with ChiRho; ``single`` interventions of one action each instead of all actions as one site."""
+def by_chirho(system: System, seen: bwm.Trajectories, *, apart: bool = False) -> Tensor:
+    """Answer with ChiRho; ``apart`` makes each action that is set a site of its own, instead of all actions one."""
     import pyro
     import pyro.distributions as dist
     from chirho.counterfactual.handlers import MultiWorldCounterfactual
@@ -143,25 +144,27 @@ def by_chirho(system: System, seen: bwm.Trajectories, *, single: int = 0) -> Ten
     from chirho.observational.handlers import condition
 
     states, actions = seen.states(), seen.action
-    size, steps = states.shape[-1], range(system.horizon)
     noise = (states[:, 1:] - system.step(states[:, :-1], actions)) / system.noise
-    law = dist.Normal(torch.zeros(size, dtype=torch.float64), 1.0).to_event(1)
+    law = dist.Normal(torch.zeros(states.shape[-1], dtype=torch.float64), 1.0).to_event(1)
+    sites = range(system.begin, system.end)
 
     def model() -> Tensor:
         with pyro.plate("trajectories", EPISODES, dim=-1):
             x, path = states[:, 0], list[Tensor]()
-            if not single:
-                every = pyro.deterministic("actions", actions, event_dim=2)
-            for t in steps:
-                u = pyro.deterministic(f"a{t}", actions[:, t], event_dim=1) if single else every[..., t, :]
+            every = actions if apart else pyro.deterministic("actions", actions, event_dim=2)
+            for t in range(system.horizon):
+                u = every[..., t, :]
+                if apart and t in sites:
+                    u = pyro.deterministic(f"a{t}", u, event_dim=1)
                 w = pyro.sample(f"w{t}", law)
+                x = x.expand(*common_shape(x.shape[:-1], u.shape[:-1]), -1)
                 x = pyro.deterministic(f"s{t + 1}", system.step(x, u) + system.noise * w, event_dim=1)
                 path.append(x)
             return torch.stack(torch.broadcast_tensors(*path), -2)
 
-    acts = {f"a{t}": torch.full((1,), system.value, dtype=torch.float64) for t in range(single)}
-    acts = acts or {"actions": system.changed(actions)}
-    known = {f"w{t}": noise[:, t] for t in steps}
+    acts = {f"a{t}": torch.full((1,), system.value, dtype=torch.float64) for t in sites}
+    acts = acts if apart else {"actions": system.changed(actions)}
+    known = {f"w{t}": noise[:, t] for t in range(system.horizon)}
     with torch.no_grad(), MultiWorldCounterfactual(first_available_dim=-2), do(actions=acts), condition(data=known):
         return gather(model(), IndexSet(**{name: {1} for name in acts}), event_dim=2).squeeze()
 
@@ -177,27 +180,83 @@ def in_turn(sides: dict[str, Callable[[], object]], rounds: int) -> dict[str, fl
     return {name: statistics.median(found[1:]) for name, found in times.items()}
 
 
-def compare(system: System, *, rounds: int, chirho: bool) -> None:
-    seen, intervention = system.record(), system.intervention
-
-    def ours() -> Tensor:
-        return counterfactual(system.model, seen, intervention).mean
-
-    sides: dict[str, Callable[[], Tensor]] = {"plain": lambda: by_hand(system, seen), "bayeswm": ours}
-    if chirho:
-        sides["ChiRho"] = lambda: by_chirho(system, seen)
-    answers = {name: side() for name, side in sides.items()}
-    for name, answer in answers.items():
-        torch.testing.assert_close(answer.reshape(answers["plain"].shape), answers["plain"], rtol=0, atol=1e-9, msg=name)
-    found = in_turn(sides, rounds)
-    line = f"  {system.name:38s} plain {1e3 * found['plain']:7.3f} ms   bayeswm {1e3 * found['bayeswm']:7.3f} ms"
+def report(name: str, sides: dict[str, Callable[[], Tensor]], *, rounds: int) -> None:
+    """Assert that all sides agree, and print their times."""
+    expected = sides["plain"]()
+    for side, answer in sides.items():
+        torch.testing.assert_close(answer().reshape(expected.shape), expected, rtol=0, atol=1e-9, msg=side)
+    found = in_turn(dict(sides), rounds)
+    line = f"  {name:39s} plain {1e3 * found['plain']:7.3f} ms   bayeswm {1e3 * found['bayeswm']:7.3f} ms"
     line += f"   {found['bayeswm'] / found['plain']:5.2f} times plain"
-    if chirho:
-        line += f"   ChiRho {1e3 * found['ChiRho']:7.2f} ms, {found['ChiRho'] / found['bayeswm']:5.2f} times ours"
+    for peer in [side for side in sides if side.startswith("ChiRho")]:
+        line += f"   {peer} {1e3 * found[peer]:.2f} ms, {found[peer] / found['bayeswm']:.2f} times ours"
     print(line, flush=True)
 
 
+def compare(system: System, *, rounds: int, chirho: bool) -> None:
+    seen, intervention = system.record(), system.intervention
+    sides: dict[str, Callable[[], Tensor]] = {
+        "plain": lambda: by_hand(system, seen),
+        "bayeswm": lambda: counterfactual(system.model, seen, intervention).mean,
+    }
+    if chirho:
+        sides["ChiRho"] = lambda: by_chirho(system, seen)
+        if system.end > system.begin + 1:
+            sides["ChiRho, sites apart"] = lambda: by_chirho(system, seen, apart=True)
+    report(system.name, sides, rounds=rounds)
+
+
+def static(*, rounds: int, chirho: bool) -> None:
+    """Three variables without time: Z confounds X and Y, and X is set."""
+    model = StructuralModel(
+        {
+            "Z": Mechanism(lambda: 0.0, noise=1.0),
+            "X": Mechanism(lambda Z: Z, noise=1.0),
+            "Y": Mechanism(lambda X, Z: 2 * X - 3 * Z, noise=0.5),
+        }
+    )
+    rows = standard_normal((EPISODES, 3), make_generator(0), dtype=torch.float64)
+    seen = bwm.Trajectories(model.schema, state=torch.stack((torch.zeros_like(rows), rows), 1))
+    one = torch.tensor(1.0, dtype=torch.float64)
+
+    def by_hand() -> Tensor:
+        z, x, y = rows.unbind(-1)
+        residual, x = y - (2 * x - 3 * z), one.expand(EPISODES)
+        return torch.stack((z, x, 2 * x - 3 * z + residual), -1)
+
+    def by_chirho() -> Tensor:
+        import pyro
+        import pyro.distributions as dist
+        from chirho.counterfactual.handlers import MultiWorldCounterfactual
+        from chirho.indexed.ops import IndexSet, gather
+        from chirho.interventional.handlers import do
+        from chirho.observational.handlers import condition
+
+        z, x, y = rows.unbind(-1)
+        known = {"uz": z, "ux": x - z, "uy": (y - (2 * x - 3 * z)) / 0.5}
+        normal = dist.Normal(torch.zeros((), dtype=torch.float64), 1.0)
+
+        def system() -> tuple[Tensor, ...]:
+            with pyro.plate("rows", EPISODES, dim=-1):
+                z = pyro.deterministic("Z", pyro.sample("uz", normal), event_dim=0)
+                x = pyro.deterministic("X", z + pyro.sample("ux", normal), event_dim=0)
+                y = 2 * x - 3 * z + 0.5 * pyro.sample("uy", normal)
+                return z, x, pyro.deterministic("Y", y, event_dim=0)
+
+        worlds = MultiWorldCounterfactual(first_available_dim=-2)
+        with torch.no_grad(), worlds, do(actions={"X": one}), condition(data=known):
+            found = [gather(v, IndexSet(X={1})).squeeze().expand(EPISODES) for v in system()]
+        return torch.stack(found, -1)
+
+    sides: dict[str, Callable[[], Tensor]] = {
+        "plain": by_hand,
+        "bayeswm": lambda: counterfactual(model, seen, bwm.do(X=1.0)).mean[:, 0],
+    }
+    report("static, 3 variables", sides | ({"ChiRho": by_chirho} if chirho else {}), rounds=rounds)
+
+
 def interventions(*, rounds: int, chirho: bool) -> None:
+    """The cost in the number of interventions, each of the action of one step."""
     system = linear(20)
     seen = system.record()
 
@@ -210,17 +269,15 @@ def interventions(*, rounds: int, chirho: bool) -> None:
     line = f"  6 and 12 interventions, linear, 20 steps: {1e3 * found['6']:.2f} and {1e3 * found['12']:.2f} ms"
     print(f"{line}, {found['12'] / found['6']:.2f} times", flush=True)
     if chirho:
-        expected = query(2)()
-        answer = by_chirho(system, seen, single=2)
-        torch.testing.assert_close(answer.reshape(expected.shape), expected, rtol=0, atol=1e-9)
-        sizes = (1, 2, 6, 8, 10)
-        peer = in_turn({str(k): lambda k=k: by_chirho(system, seen, single=k) for k in sizes}, 3)
-        print("  ChiRho, " + ", ".join(f"{k}: {1e3 * peer[str(k)]:.1f} ms" for k in sizes), flush=True)
+        systems = {str(k): linear(20, end=k) for k in (1, 2, 6, 8, 10)}
+        peer = in_turn({k: lambda v=v: by_chirho(v, seen, apart=True) for k, v in systems.items()}, 3)
+        print("  ChiRho, " + ", ".join(f"{k}: {1e3 * seconds:.1f} ms" for k, seconds in peer.items()), flush=True)
 
 
 def main(rounds: int) -> None:
     chirho = find_spec("chirho") is not None
     print(f"counterfactuals of {EPISODES:,} trajectories; {machine()}")
+    static(rounds=rounds, chirho=chirho)
     for system in (linear(3), linear(50), pendulum(50, implicit=True), pendulum(50, implicit=False)):
         compare(system, rounds=rounds, chirho=chirho)
     interventions(rounds=rounds, chirho=chirho)

@@ -371,9 +371,7 @@ class Predictive:
 
     def _joined(self, parts: list[Tensor]) -> Tensor:
         """Put parts (*batch, h, S) one behind the other."""
-        if len(parts) == 1:
-            return parts[0]
-        return torch.cat(parts, -2) if parts else self._stack([])
+        return torch.cat(parts, -2).contiguous() if parts else self._stack([])
 
     def _split_at(self, h: int, *, matrix: bool = False) -> Split:
         return step_moments(self._step(h), matrix=matrix, merged=self.fresh_worlds and h > 0)

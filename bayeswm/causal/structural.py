@@ -16,6 +16,7 @@ from bayeswm.base.priors import decode, encode
 from bayeswm.base.random import global_rng, make_generator, spawn_seeds
 from bayeswm.base.saving import plain
 from bayeswm.base.schema import Schema, Variable
+from bayeswm.base.shapes import common_shape
 from bayeswm.base.structure import Structure
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import MarkovWorlds, Worlds
@@ -151,7 +152,7 @@ class StructuralWorlds(MarkovWorlds):
         todo = ((noise_changes, step), (changes, step + 1))
         context = action.new_empty(*action.shape[:-1], 0) if context is None else context
         shared = [v.view(-1, *(1,) * (carry.ndim - 2)) for v in self.shared.values()]
-        lead = torch.broadcast_shapes(
+        lead = common_shape(
             carry.shape[:-1],
             action.shape[:-1],
             context.shape[:-1],

@@ -42,8 +42,8 @@ class DeepEnsemble(DynamicsModel):
     epochs, patience : int
         Passes over the data at most, and those without improvement before stopping.
     batch_size : int, optional
-        Recorded steps in a batch. By default an eighth of those to train on, at least 16 and at most 256: few data then
-        still give several gradient steps a pass, and from 2,048 steps on it is 256.
+        Recorded steps in a batch. By default a fifth of those to train on, at least 16 and at most 256: few data then
+        still give several gradient steps a pass, and from 1,280 steps on it is 256.
     learning_rate, weight_decay : float
         Of AdamW.
     minimum_members : int
@@ -328,7 +328,7 @@ def _fingerprint(data: Transitions) -> Tensor:
 
 def _batch_size(steps: int) -> int:
     """Return how many of the recorded steps go into a batch where the user does not say."""
-    return min(max(steps // 8, 16), 256)
+    return min(max(steps // 5, 16), 256)
 
 
 def _held_out(data: Transitions, share: float, seed: int) -> Tensor:
