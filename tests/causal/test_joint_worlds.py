@@ -61,7 +61,7 @@ def test_members_beside_draws() -> None:
 
 
 def test_what_cannot_be_put_together() -> None:
-    with pytest.raises(bwm.SpecError, match="p: expected 5 draws .* got 1"):
+    with pytest.raises(bwm.SpecError, match=r"p: expected 5 draws .* got 1"):
         joint_worlds({"p": worlds(1, exhaustive=False)}, 5, exhaustive=True, generator=None)
     hidden = worlds(3, exhaustive=False)
     hidden.state_is_measured = False

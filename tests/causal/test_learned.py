@@ -32,7 +32,7 @@ def slices(count: int = 6, size: int = 3) -> torch.Tensor:
 def test_a_slice_is_made_of_what_each_family_learned(fitted: StructuralModel) -> None:
     worlds, before, x = drawn(fitted), slices(), slices()
     law = worlds.transition(before[None, None], EMPTY.double())
-    e, a, s = x.unbind(-1)
+    e, a, _ = x.unbind(-1)
     parents = {"e": [], "a": [before[:, 2], e], "s": [a, e]}  # s[t-1] is the state of the regression of s
     total, noise = torch.zeros(()), []
     for name, given in parents.items():
@@ -132,7 +132,7 @@ def test_noise_set_by_hand_in_a_learned_mechanism() -> None:
 def test_each_variable_has_a_copy_of_its_own() -> None:
     prototype = linear()
     model = learned(prototype, C1).fit(recorded(c1(), 50), seed=0, progress=False)
-    with pytest.raises(bwm.SpecError, match="not|fit|bound"):
+    with pytest.raises(bwm.SpecError, match="expected a fitted model"):
         prototype.draw(1, generator=torch.Generator().manual_seed(0))
     fits = model.regressions
     assert len({id(m) for m in fits.values()}) == 3
@@ -298,7 +298,7 @@ def test_what_cannot_be_learned() -> None:
         learned(linear(), {"speed": (), "x": ("sped",)})
     with pytest.raises(bwm.SpecError, match="fit it"):
         learned(linear(), C1).draw(3, generator=torch.Generator().manual_seed(0))
-    with pytest.raises(bwm.SpecError, match="call .fit"):
+    with pytest.raises(bwm.SpecError, match=r"call \.fit"):
         learned(lambda schema: linear(), C1).draw(3, generator=torch.Generator().manual_seed(0))
     with pytest.raises(bwm.SpecError, match="expected state"):
         learned(linear(), C1).fit(recorded(c2(), 20), seed=0)
