@@ -63,6 +63,29 @@ def c3_learned(prototype: object) -> StructuralModel:
     return StructuralModel({"s": Learned(prototype, ("s[t-1]", "a"))}, schema=line())  # pyright: ignore[reportArgumentType]
 
 
+def test_a_parameter_that_the_branches_share_is_exact() -> None:
+    """theta ~ N(1, 1), s1 = theta a + w, w ~ N(0, 1); a = 1 and s1 = 2 were seen: theta ~ N(1.5, 0.5)."""
+    structure = bwm.structures.Linear(A=0.0, B=Normal(1.0, 1.0))
+    model = bwm.BayesianDynamics(structure=structure, noise=1.0, inference=bwm.inference.Conjugate())
+    factual = bwm.Trajectories(line(), state=[[[0.0], [2.0]]], action=[[[1.0]]])
+    nodes = model.fit(factual, seed=0, progress=False).nodes()
+    for action, mean, variance in ((3.0, 5.0, 2.0), (1.0, 2.0, 0.0)):
+        found = counterfactual(nodes, factual, bwm.do(a=action), in_training=True)
+        assert found.mean.item() == pytest.approx(mean, abs=1e-9)
+        assert found.variance.item() == pytest.approx(variance, abs=1e-9)
+    fresh = intervene(nodes, bwm.do(a=3.0))
+    p = bwm.rollout(fresh, torch.zeros(1), torch.zeros(1, 1), generator=torch.Generator().manual_seed(0))
+    assert (p.mean.item(), p.variance.item()) == (pytest.approx(4.5, abs=1e-9), pytest.approx(5.5, abs=1e-9))
+    # the same as one mechanism of a structural model
+    part = StructuralModel({"s": Learned(model, ("a",))}, schema=line())
+    assert part.regressions["s"] is model
+    slices = StructuralWorlds(
+        part.mechanisms, line(), {}, regressions={"s": nodes}, log_weight=nodes.log_weight, exhaustive=True
+    )
+    found = counterfactual(slices, factual, bwm.do(a=3.0), in_training=True)
+    assert (found.mean.item(), found.variance.item()) == (pytest.approx(5.0, abs=1e-9), pytest.approx(2.0, abs=1e-9))
+
+
 # --- closed form ----------------------------------------------------------------------------------------------------
 
 
