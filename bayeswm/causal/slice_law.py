@@ -20,7 +20,7 @@ from bayeswm.causal.pushed_law import ORDERS, Moments, PushedLaw
 from bayeswm.causal.regression import DrawnRegression
 
 # learned functions cost more than those that are known, and their own error is larger than that of the rule
-_LEARNED_ORDERS = {1: 15, 2: 9, 3: 7, 4: 5, 5: 4, 6: 4, 7: 3, 8: 3}
+_LEARNED_ORDERS = {1: 31, 2: 15, 3: 9, 4: 6, 5: 5, 6: 4, 7: 3, 8: 3}
 
 
 class Source(NamedTuple):

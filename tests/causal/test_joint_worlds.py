@@ -12,7 +12,11 @@ def worlds(count: int, *, exhaustive: bool, at: float = 0.0) -> StructureWorlds:
     """World i of the line s' = (at + i) s, with weights in proportion to 1, 2, 3, ..."""
     structure = bwm.structures.Linear(line(), A=1.0, B=0.0)
     gains = at + torch.arange(count, dtype=torch.float64)
-    parameters = {"A": gains.view(-1, 1, 1), "B": torch.zeros(count, 1, 1).double(), "c": torch.zeros(count, 1).double()}
+    parameters = {
+        "A": gains.view(-1, 1, 1),
+        "B": torch.zeros(count, 1, 1).double(),
+        "c": torch.zeros(count, 1).double(),
+    }
     weight = torch.arange(1.0, count + 1).log() if exhaustive else torch.zeros(count)
     return StructureWorlds(structure, line(), parameters, log_weight=weight, exhaustive=exhaustive)
 
@@ -46,9 +50,7 @@ def test_too_many_combinations_are_drawn() -> None:
 
 def test_members_beside_draws() -> None:
     members, draws = worlds(2, exhaustive=True), worlds(6, exhaustive=False, at=10.0).reweight(torch.arange(6.0))
-    found = joint_worlds(
-        {"p": members, "q": draws}, 6, exhaustive=True, generator=torch.Generator().manual_seed(0)
-    )
+    found = joint_worlds({"p": members, "q": draws}, 6, exhaustive=True, generator=torch.Generator().manual_seed(0))
     assert not found.exhaustive
     assert found.regressions["p"].parameters["A"].flatten().sort().values.tolist() == [0, 0, 1, 1, 1, 1]
     torch.testing.assert_close(found.log_weight, draws.log_weight)
@@ -59,7 +61,7 @@ def test_members_beside_draws() -> None:
 
 
 def test_what_cannot_be_put_together() -> None:
-    with pytest.raises(bwm.SpecError, match="p: expected 5 draws .* got 1"):
+    with pytest.raises(bwm.SpecError, match=r"p: expected 5 draws .* got 1"):
         joint_worlds({"p": worlds(1, exhaustive=False)}, 5, exhaustive=True, generator=None)
     hidden = worlds(3, exhaustive=False)
     hidden.state_is_measured = False

@@ -42,7 +42,9 @@ def test_rows_are_the_steps_that_were_recorded() -> None:
     assert found.episode.tolist() == [0, 0, 1, 1]
     assert found.start.tolist() == [1, 2, 0, 1]
     x, u = d.states(), d.action
-    assert found.states()[:, :, 0].tolist() == [[x[i, t, 0], x[i, t + 1, 0]] for i, t in ((0, 1), (0, 2), (1, 0), (1, 1))]
+    assert found.states()[:, :, 0].tolist() == [
+        [x[i, t, 0], x[i, t + 1, 0]] for i, t in ((0, 1), (0, 2), (1, 0), (1, 1))
+    ]
     expected = [[x[i, t + 1, 1], u[i, t, 0], 7.0 + i] for i, t in ((0, 1), (0, 2), (1, 0), (1, 1))]
     assert found.action[:, 0].tolist() == expected
     lagged = Regression.of("s", ("q[t-1]",), SCHEMA).rows(d)

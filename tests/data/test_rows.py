@@ -1,5 +1,5 @@
 import numpy as np
-import pandas
+import pandas as pd
 import pytest
 import torch
 
@@ -21,7 +21,7 @@ def test_frames_actions_context_and_missing_values():
         context=[bwm.Variable("c")],
         time_step=2.0,
     )
-    frame = pandas.DataFrame({"a": [1.0, 2.0], "x": [3.0, 4.0], "left_out": ["p", "q"], "y": [5.0, None], "c": [7, 8]})
+    frame = pd.DataFrame({"a": [1.0, 2.0], "x": [3.0, 4.0], "left_out": ["p", "q"], "y": [5.0, None], "c": [7, 8]})
     data = from_rows(frame, schema=schema, allow_missing=True)
     assert data.action.flatten().tolist() == [1.0, 2.0]
     assert data.step_context().flatten().tolist() == [7.0, 8.0]
