@@ -2,6 +2,7 @@
 
 from bayeswm.causal.adjustment import adjust, adjustment_set, backdoor_sets, is_adjustment_set
 from bayeswm.causal.counterfactuals import Counterfactual, counterfactual
+from bayeswm.causal.discovery import GraphDraft, discover
 from bayeswm.causal.effects import effect
 from bayeswm.causal.estimand import Estimand, Probability, Product, Ratio, Sum
 from bayeswm.causal.front_door import front_door_sets, is_front_door_set
@@ -14,7 +15,9 @@ from bayeswm.causal.intervention import Intervention, clamp, do, shift
 from bayeswm.causal.mechanism import Mechanism
 from bayeswm.causal.mediation import mediation
 from bayeswm.causal.names import at
+from bayeswm.causal.residual_tests import ResidualTests
 from bayeswm.causal.sequential import SequentialAdjustment, sequential_backdoor
+from bayeswm.causal.spike_and_slab import SpikeAndSlab
 from bayeswm.causal.structural import StructuralModel, StructuralWorlds
 from bayeswm.causal.tables import Table
 from bayeswm.causal.time_graph import TimeGraph
@@ -24,6 +27,7 @@ __all__ = [
     "CausalGraph",
     "Counterfactual",
     "Estimand",
+    "GraphDraft",
     "Hedge",
     "Identifiable",
     "Instrument",
@@ -36,7 +40,9 @@ __all__ = [
     "Product",
     "Query",
     "Ratio",
+    "ResidualTests",
     "SequentialAdjustment",
+    "SpikeAndSlab",
     "StructuralModel",
     "StructuralWorlds",
     "Sum",
@@ -49,6 +55,7 @@ __all__ = [
     "backdoor_sets",
     "clamp",
     "counterfactual",
+    "discover",
     "do",
     "effect",
     "front_door_sets",

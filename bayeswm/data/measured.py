@@ -62,13 +62,13 @@ def measured(
         ``test`` (e, q, v). Accelerations (``qa``) and the true split of the torque (``m``, ``c``, ``g``) are in the
         file that ``measured_file("delan_characters", "characters.npz")`` names.
     ``sachs``
-        5,808 single T cells, each killed when it was measured: the state is the natural logarithm of the intensities of
-        11 proteins (``raf``, ``mek``, ...; the smallest intensity is 1), the context says which of seven reagents a cell
-        was given (0 or 1). One episode of one step for each cell; what was before it is not recorded, and is 0. ``runs``
-        are conditions, by default all: ``cd3_cd28`` (stimulation alone, the baseline), ``icam2``, ``aktinhib``,
-        ``g0076`` and ``u0126`` (each together with ``cd3_cd28``), ``pma`` and ``b2camp`` (without it). Measured targets
-        are akt of ``aktinhib``, pkc of ``g0076`` and ``pma``, mek of ``u0126`` and pka of ``b2camp``. The consensus
-        graph is in the file that ``measured_file("sachs", "consensus_graph.txt")`` names.
+        5,808 single T cells, each killed when it was measured: the state is the natural logarithm of the intensities
+        of 11 proteins (``raf``, ``mek``, ...; none is below 1), the context which of seven reagents a cell was given
+        (0 or 1). One episode of one step for each cell; what was before it is not recorded, and is 0. ``runs`` are
+        conditions, by default all: ``cd3_cd28`` (stimulation alone, the baseline), ``icam2``, ``aktinhib``, ``g0076``
+        and ``u0126`` (each together with ``cd3_cd28``), ``pma`` and ``b2camp`` (without it). Measured targets are akt
+        of ``aktinhib``, pkc of ``g0076`` and ``pma``, mek of ``u0126`` and pka of ``b2camp``. The consensus graph is
+        in the file that ``measured_file("sachs", "consensus_graph.txt")`` names.
 
     Parameters
     ----------
