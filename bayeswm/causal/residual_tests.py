@@ -95,10 +95,11 @@ def independence(design: Design, outcome: Tensor, cause: int) -> Tensor:
     if not bool(free.any()):
         return outcome.new_ones(())
     z = own.U[:, free]
-    # residuals shrink as the regressions use up degrees of freedom
-    products = left[:, :1] * z * (count / (count - 1 - size)) ** 0.5
+    products = left[:, :1] * z
     total, second = products.sum(0), products.mT @ products
-    statistic = total @ torch.linalg.lstsq(second, total[:, None]).solution[:, 0]
+    # residuals shrink as the regressions use up degrees of freedom
+    shrunk = (count - 1 - size) / count
+    statistic = shrunk * (total @ torch.linalg.lstsq(second, total[:, None]).solution[:, 0])
     degrees = torch.tensor(float(z.shape[1]), dtype=torch.float64)
     return torch.special.gammaincc(degrees / 2, statistic / 2)
 
