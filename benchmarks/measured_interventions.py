@@ -16,12 +16,12 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.distributions import LogNormal, Normal
+from torch.distributions import Distribution, LogNormal, Normal
 
 import bayeswm as bwm
 from bayeswm import diagnostics
-from bayeswm.base.random import make_generator
-from bayeswm.inference import HMC, Inference
+from bayeswm.base.random import make_generator, permutation
+from bayeswm.inference import HMC, Conjugate, Inference
 from bayeswm.structures import Leapfrog, Pendulum
 
 RUNS = ("ddp", "direct_collocation", "energy_shaping", "sac")  # the four with the standard payload that say anything
@@ -106,9 +106,7 @@ class Scores:
     p_value: float
 
 
-def forecast_scores(
-    model: bwm.DynamicsModel, run: bwm.Trajectories, *, levels: tuple[float, ...] = (0.5, 0.9)
-) -> Scores:
+def forecast_scores(model: bwm.Worlds, run: bwm.Trajectories, *, levels: tuple[float, ...] = (0.5, 0.9)) -> Scores:
     """Forecast a second of a run from the 0.2 s before it, again and again.
 
     Longer histories make a pendulum without process noise too sure of its velocity: with 0.2 s the standard run's own
@@ -184,11 +182,180 @@ def payload_tables(model: bwm.DynamicsModel) -> list[str]:
     return lines
 
 
+# --- single cells -----------------------------------------------------------------------------------------------------
+
+# what each reagent acts on, where that was measured; icam2 has no measured target, cd3_cd28 alone is the baseline
+TARGET = {"aktinhib": "akt", "g0076": "pkc", "u0126": "mek", "pma": "pkc", "b2camp": "pka"}
+BASELINE, ALL = ("cd3_cd28",), ("cd3_cd28", "icam2", *TARGET)
+# how active MEK is: what ERK sees of it
+ACTIVITY = "mek_activity"
+MEK = [("mek", ACTIVITY)]
+SAMPLES, ROWS = 2048, 800
+
+
+class Empirical(Distribution):
+    """The law of values that were measured, for `do`."""
+
+    arg_constraints: ClassVar[dict] = {}
+
+    def __init__(self, values: Tensor) -> None:
+        super().__init__(validate_args=False)
+        self.values = values.sort().values
+
+    def icdf(self, value: Tensor) -> Tensor:
+        """Return quantiles."""
+        return self.values[(value * len(self.values)).long().clamp(0, len(self.values) - 1)]
+
+
+def consensus() -> dict[str, tuple[str, ...]]:
+    """Parents of each protein in the consensus graph; the activity of MEK stands between MEK and ERK."""
+    text = bwm.data.measured_file("sachs", "consensus_graph.txt").read_text()
+    edges = [tuple(line.split(". ")[1].split(" --> ")) for line in text.splitlines() if " --> " in line]
+    graph = bwm.causal.CausalGraph(edges)  # refuses cycles
+    parents = {name: tuple(sorted(graph.parents(name))) for name in graph.order}
+    parents["erk"] = tuple(ACTIVITY if p == "mek" else p for p in parents["erk"])
+    return parents
+
+
+def cells(runs: Iterable[str]) -> bwm.Trajectories:
+    """Logarithms of the proteins of all cells of some conditions, and the activity of MEK, which is MEK in training."""
+    data = bwm.data.measured("sachs", runs=list(runs))
+    variables = [*data.schema.state, bwm.Variable(ACTIVITY)]
+    mek = data.schema.state.column("mek")
+    return bwm.Trajectories(
+        bwm.Schema(state=variables, time_step=1.0), state=torch.cat((data.state, data.state[..., mek : mek + 1]), -1)
+    )
+
+
+def linear() -> bwm.DynamicsModel:
+    """A linear function with Gaussian noise, conjugate."""
+    line = bwm.structures.Linear(A=0.0, B=Normal(0.0, 10.0), c=Normal(0.0, 10.0))
+    return bwm.BayesianDynamics(structure=line, inference=Conjugate())
+
+
+def learned(runs: Iterable[str], family: str) -> bwm.causal.StructuralModel:
+    """A mechanism for each protein along the consensus graph, each from the conditions that leave it alone."""
+    mechanisms: dict[str, bwm.causal.Mechanism | bwm.causal.Learned] = {}
+    parents = consensus()
+    for name, causes in parents.items():
+        rows = cells(run for run in runs if TARGET.get(run) != name)
+        model: bwm.DynamicsModel = linear()
+        if family == "GP" and causes:
+            chosen = permutation(len(rows), torch.Generator().manual_seed(0))[:ROWS]
+            rows, model = rows[chosen.sort().values], bwm.GaussianProcess(restarts=1)
+        one = {other: bwm.causal.Mechanism(lambda: 0.0) for other in rows.schema.state.columns}
+        one[name] = bwm.causal.Learned(model, parents=causes)
+        fitted = bwm.causal.StructuralModel(one, schema=rows.schema).fit(rows, seed=0, progress=False)
+        mechanisms[name] = bwm.causal.Learned(fitted.regressions[name], parents=causes)
+    mechanisms[ACTIVITY] = bwm.causal.Mechanism(lambda mek: mek)
+    return bwm.causal.StructuralModel(mechanisms, schema=cells(BASELINE).schema)
+
+
+def draws(model: bwm.DynamicsModel, *interventions: bwm.Intervention) -> Tensor:
+    """Cells that a model predicts under interventions, shape (samples, proteins and activity)."""
+    system = bwm.causal.intervene(model, *interventions) if interventions else model
+    blank, g = torch.zeros(model.schema.state.size, dtype=torch.float64), torch.Generator().manual_seed(0)
+    found = bwm.rollout(system, blank, torch.zeros(1, 0), worlds=64, particles=SAMPLES // 64, generator=g)
+    return found.particles[..., 0, :].flatten(0, 1)
+
+
+def scores(samples: Tensor, observed: Tensor) -> Tensor:
+    """CRPS of each cell under a marginal law given by draws, shape (cells,); lower is better."""
+    return diagnostics.crps_samples(samples[:, None].expand(-1, len(observed)), observed)
+
+
+def logs(runs: Iterable[str]) -> dict[str, Tensor]:
+    """Logarithms of the proteins that were measured, by name."""
+    data = cells(runs)
+    return dict(zip(data.schema.state.columns, data.state[:, 1].unbind(-1), strict=True))
+
+
+def training(reagent: str, which: str) -> tuple[str, ...]:
+    """The conditions to learn from when one is held out."""
+    return BASELINE if which == "baseline" else tuple(run for run in ALL if run != reagent)
+
+
+def downstream(target: str) -> list[str]:
+    """The proteins that the consensus graph has below a target."""
+    graph = bwm.causal.CausalGraph([(p, name) for name, parents in consensus().items() for p in parents] + MEK)
+    return [name for name in graph.order if name in graph.descendants(target) - {target, ACTIVITY}]
+
+
+def cell_tables(families: tuple[str, ...] = ("linear", "GP")) -> list[str]:
+    """Each reagent held out, the law of its target given: CRPS by protein, less that of the observational model."""
+    ways = [(which, family) for which in ("baseline", "all others") for family in families]
+    models = {("baseline", family): learned(BASELINE, family) for family in families}
+    head = " | ".join(f"{which}, {family}" for which, family in ways)
+    lines = ["| reagent: target | protein | CRPS, observational | of its own law | change by the intervention: " + head]
+    lines = [f"{lines[0]} |", "|---|---|---|---|" + "---|" * len(ways)]
+    counts = {way: [0, 0, 0] for way in ways}
+    for reagent, target in TARGET.items():
+        held = logs([reagent])
+        models |= {(w, f): learned(training(reagent, w), f) for w, f in ways if w != "baseline"}
+        columns = models[ways[0]].schema.state.columns
+        before = {way: dict(zip(columns, draws(models[way]).T, strict=True)) for way in ways}
+        law = bwm.do({target: Empirical(held[target])})
+        after = {way: dict(zip(columns, draws(models[way], law).T, strict=True)) for way in ways}
+        for protein in downstream(target):
+            seen, shown = held[protein], []
+            without = scores(before[ways[0]][protein], seen)
+            for way in ways:
+                old, new = scores(before[way][protein], seen), scores(after[way][protein], seen)
+                value, low, high = difference(new, old, torch.arange(len(seen)))
+                counts[way][0 if high < 0 else 2 if low > 0 else 1] += 1
+                shown.append(f"{value:+.3f} [{low:+.3f}, {high:+.3f}]")
+            own = scores(seen, seen).mean()
+            cellwise = f"| {reagent}: {target} | {protein} | {without.mean():.3f} | {own:.3f} | "
+            lines.append(cellwise + " | ".join(shown) + " |")
+    totals = " | ".join(f"{better}, {same}, {worse}" for better, same, worse in counts.values())
+    lines.append(f"| better, undecided, worse | | | | {totals} |")
+    return lines
+
+
+def slope(runs: Iterable[str]) -> tuple[float, float]:
+    """Least-squares slope of log ERK on log MEK given log PKA, and its standard error."""
+    data = logs(runs)
+    features = torch.stack((torch.ones_like(data["mek"]), data["mek"], data["pka"]), -1)
+    found = torch.linalg.lstsq(features, data["erk"][:, None]).solution[:, 0]
+    variance = (data["erk"] - features @ found).square().sum() / (len(features) - 3)
+    return float(found[1]), float((variance * torch.linalg.inv(features.mT @ features)[1, 1]).sqrt())
+
+
+def inhibitor_table(families: tuple[str, ...] = ("linear", "GP")) -> list[str]:
+    """ERK under the inhibitor of MEK: by a hard law of MEK, and by its activity scaled by 1 - p."""
+    shares = (0.25, 0.5, 0.75, 0.9)
+    head = " | ".join(["law of MEK", *(f"p = {p}" for p in shares)])
+    lines = [
+        f"| learned from | slope | family | score | observational | {head} |",
+        "|---|---|---|---|---|---|" + "---|" * 4,
+    ]
+    base, held = logs(BASELINE), logs(["u0126"])
+    for name, runs in {
+        "baseline": BASELINE,
+        "all but u0126": training("u0126", "all"),
+        "nor g0076": tuple(run for run in ALL if run not in ("u0126", "g0076")),
+    }.items():
+        value, error = slope(runs)
+        for family in families:
+            model = learned(runs, family)
+            usual = bwm.do(mek=Empirical(base["mek"]))
+            ways = [[], [bwm.do(mek=Empirical(held["mek"]))]]
+            ways += [[usual, bwm.do({ACTIVITY: bwm.causal.shift(math.log1p(-p))})] for p in shares]
+            erk = [draws(model, *way)[:, model.schema.state.column("erk")] for way in ways]
+            label = f"| {name} | {value:.2f} +- {error:.2f} | {family} "
+            lines.append(f"{label}| mean log ERK | " + " | ".join(f"{x.mean():.2f}" for x in erk) + " |")
+            lines.append(f"{label}| CRPS | " + " | ".join(f"{scores(x, held['erk']).mean():.3f}" for x in erk) + " |")
+    measured = f"measured: mean log ERK {base['erk'].mean():.2f} at baseline, {held['erk'].mean():.2f} under u0126; "
+    measured += f"mean log MEK {base['mek'].mean():.2f} and {held['mek'].mean():.2f}; "
+    measured += f"CRPS of ERK's own law {scores(held['erk'], held['erk']).mean():.3f}"
+    return [*lines, "", measured]
+
+
 def main() -> None:
     """Print the tables and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--file", type=Path, default=Path("build/measured_interventions.md"))
-    parser.add_argument("--parts", nargs="+", default=["payload"])
+    parser.add_argument("--parts", nargs="+", default=["payload", "cells"])
     parser.add_argument("--draws", type=int, default=250, help="of each of the pendulum's 16 chains")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -196,6 +363,8 @@ def main() -> None:
     if "payload" in args.parts:
         model = pendulum(RUNS, inference=HMC(chains=16, warmup=150, draws=args.draws))
         lines += ["## Pendulum", "", *payload_tables(model), ""]
+    if "cells" in args.parts:
+        lines += ["## Cells", "", *cell_tables(), "", "## The inhibitor of MEK", "", *inhibitor_table(), ""]
     text = "\n".join(lines)
     print(text)
     args.file.parent.mkdir(parents=True, exist_ok=True)
