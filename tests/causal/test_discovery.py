@@ -5,8 +5,8 @@ import torch
 
 import bayeswm as bwm
 from bayeswm.base.errors import SpecError, UnknownVariableError
-from bayeswm.causal import ResidualTests, SpikeAndSlab, TimeGraph, discover
-from bayeswm.structures import Euler, Pendulum
+from bayeswm.causal import Learned, Mechanism, ResidualTests, SpikeAndSlab, StructuralModel, TimeGraph, discover
+from bayeswm.structures import MLP, Euler, Pendulum
 
 METHODS = [SpikeAndSlab(), ResidualTests()]
 
@@ -58,6 +58,45 @@ def test_a_hidden_cause_is_not_found_and_makes_an_edge():
     assert ("a[t-1]", "x[t]") in draft.edges()  # the action does nothing
     assert "hidden common causes not looked for" in repr(draft)
     assert "no hidden common causes" in draft.table.attrs["assumes"]
+
+
+def with_a_thermometer(g, *, episodes=20, steps=15):
+    """Return episodes of a system s, and of z, which shows s with an error of 0.1 and moves nothing."""
+    schema = bwm.Schema(state=[bwm.Variable("s"), bwm.Variable("z")], action=[bwm.Variable("a")], time_step=0.1)
+    s, states, actions = torch.randn(episodes, generator=g, dtype=torch.float64), [], []
+    for _ in range(steps + 1):
+        states.append(torch.stack((s, s + 0.1 * torch.randn(episodes, generator=g, dtype=torch.float64)), -1))
+        a = torch.randn(episodes, generator=g, dtype=torch.float64)
+        actions.append(a[:, None])
+        s = 0.8 * s + 0.5 * a - 0.2 * s * a + 0.1 * torch.randn(episodes, generator=g, dtype=torch.float64)
+    return bwm.Trajectories(schema, state=torch.stack(states, 1), action=torch.stack(actions[:-1], 1))
+
+
+def errors_before_and_after(seed, template):
+    """Return root mean square errors of s, by the parents found and by all candidates, before and after z shifts."""
+    g = torch.Generator().manual_seed(seed)
+    train, test = with_a_thermometer(g), with_a_thermometer(g).transitions()
+    shifted = test.state.clone()
+    shifted[:, 1] = 1 + torch.randn(len(shifted), generator=g, dtype=torch.float64)
+    found = discover(train).parents("s")
+    errors = []
+    for parents in (found, ("s[t-1]", "z[t-1]", "a")):
+        mechanisms = {"s": Learned(template, parents=parents), "z": Mechanism(lambda s: s, noise=0.1)}
+        model = StructuralModel(mechanisms, schema=train.schema).fit(train, seed=0, progress=False)
+        for state in (test.state, shifted):
+            drawn = {"worlds": 32, "particles": 10, "generator": torch.Generator().manual_seed(0)}
+            r = bwm.rollout(model, state, test.action[:, None], **drawn)
+            errors.append(float((r.mean[:, 0, 0] - test.next_state[:, 0]).square().mean().sqrt()))
+    return found, errors
+
+
+def test_a_model_of_the_parents_ignores_what_is_spurious():
+    ensemble = bwm.DeepEnsemble(structure=MLP(hidden=(32, 32)), members=3, epochs=200)
+    found, (before, after, dense, dense_after) = errors_before_and_after(0, ensemble)
+    assert found == ("s[t-1]", "a")
+    assert after == before
+    assert before < 1.1 * dense
+    assert dense_after > 1.5 * after
 
 
 def test_draft_speaks():
