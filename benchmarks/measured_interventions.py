@@ -126,7 +126,7 @@ def forecast_scores(model: bwm.Worlds, run: bwm.Trajectories, *, levels: tuple[f
     error = torch.cat([(p.predictive.mean - p.outcomes)[..., 0] for p in parts])
     covered = found.coverage.sel(variable="angle")
     coverage = {v: torch.from_numpy(covered.sel(level=v).transpose("horizon").values) for v in levels}
-    # windows that overlap or touch belong together
+    # windows that begin within the same 1.2 s go together
     block = torch.arange(len(crps)) * STRIDE // (HORIZON + HISTORY)
     return Scores(crps, error, coverage, block, float(found.attrs["calibration_p_value"]))
 
