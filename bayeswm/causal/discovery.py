@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -66,12 +67,18 @@ class GraphDraft:
             if bool(kept.sel(cause=cause, effect=effect))
         )
 
-    def graph(self, threshold: float | None = None) -> TimeGraph:
-        """Return the graph of the edges that pass a threshold; see :meth:`edges`.
+    def graph(self, threshold: float | None = None, *, confounded: Iterable[tuple[str, str]] = ()) -> TimeGraph:
+        """Return the graph of the edges that pass a threshold.
 
-        Without hidden common causes: discovery does not look for them. What is known of them is to be added.
+        Parameters
+        ----------
+        threshold : float, optional
+            See :meth:`edges`.
+        confounded : iterable of (str, str)
+            Pairs with a hidden common cause, such as ``("push[t-1]", "speed[t]")``. Discovery does not look for them:
+            they are a claim of yours.
         """
-        return TimeGraph(self.edges(threshold))
+        return TimeGraph(self.edges(threshold), confounded)
 
     def parents(self, effect: str, threshold: float | None = None) -> tuple[str, ...]:
         """Return the parents of a variable of the state, written as a mechanism names them.
@@ -151,7 +158,7 @@ def discover(
     --------
     An edge is a cause only if nothing unrecorded acts on both of its ends. A hidden wind that moves the system, and
     that a logged controller saw, makes the action look like more than it is, and no method here finds that out: such
-    pairs are to be added by hand, as ``confounded=`` of a :class:`TimeGraph`. Noisy sensors do the same to states.
+    pairs are to be added by hand, as ``confounded=`` of the draft's graph. Noisy sensors do the same to states.
     Effects within one step are not looked for. A candidate that never varied keeps its prior probability, 1/2.
 
     Examples

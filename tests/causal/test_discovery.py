@@ -56,6 +56,8 @@ def test_a_hidden_cause_is_not_found_and_makes_an_edge():
     data = bwm.Trajectories(schema, state=torch.stack(x, 1)[..., None], action=wind[..., None])
     draft = discover(data)
     assert ("a[t-1]", "x[t]") in draft.edges()  # the action does nothing
+    claimed = draft.graph(confounded=[("a[t-1]", "x[t]")])
+    assert claimed == TimeGraph(draft.edges(), [("a[t-1]", "x[t]")])
     assert "hidden common causes not looked for" in repr(draft)
     assert "no hidden common causes" in draft.table.attrs["assumes"]
 
