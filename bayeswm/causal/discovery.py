@@ -159,7 +159,7 @@ def discover(
     An edge is a cause only if nothing unrecorded acts on both of its ends. A hidden wind that moves the system, and
     that a logged controller saw, makes the action look like more than it is, and no method here finds that out: such
     pairs are to be added by hand, as ``confounded=`` of the draft's graph. Noisy sensors do the same to states.
-    Effects within one step are not looked for. A candidate that never varied keeps its prior probability, 1/2.
+    Effects within one step are not looked for. Of a candidate that never varied the prior is all that is known.
 
     Examples
     --------
