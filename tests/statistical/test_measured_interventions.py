@@ -16,6 +16,7 @@ from benchmarks.measured_interventions import (
     WORLDS,
     Empirical,
     cells,
+    change,
     consensus,
     difference,
     downstream,
@@ -40,12 +41,13 @@ def test_quantiles_of_measured_values():
 
 def test_scores_by_hand():
     g = torch.Generator().manual_seed(0)
-    samples, seen = (torch.randn(n, generator=g, dtype=torch.float64) for n in (40, 7))
-    pairs = (samples[:, None] - samples).abs().sum() / (2 * 40 * 39)
-    expected = (samples[:, None] - seen).abs().mean(0) - pairs
-    torch.testing.assert_close(scores(samples, seen), expected)
-    value, low, high = difference(expected, expected + 1, torch.arange(7))
-    assert value == low == high == pytest.approx(-1)
+    samples, seen = torch.randn(3, 40, generator=g).double(), torch.randn(7, generator=g).double()
+    found = scores(samples, seen)
+    torch.testing.assert_close(found, bwm.diagnostics.crps_samples(samples.mT[..., None].expand(40, 3, 7), seen))
+    for less in (change(found, found + 1), difference(found[0], found[0] + 1, torch.arange(7))):
+        assert less == pytest.approx((-1, -1, -1))
+    value, low, high = change(found, torch.zeros_like(found))
+    assert low < value < high
 
 
 def test_consensus_graph(measured_data):
@@ -69,17 +71,16 @@ def test_slope_of_erk_on_mek(measured_data):
 @pytest.mark.statistical
 def test_the_law_of_a_target_is_what_was_measured(measured_data):
     model, held, before = learned(BASELINE, "linear"), logs(["u0126"]), logs(BASELINE)
-    columns = model.schema.state.columns
-    usual = dict(zip(columns, draws(model).T, strict=True))
+    usual = draws(model)
     for name in ("raf", "pkc"):
         error = (usual[name].mean() - before[name].mean()) / before[name].std()
-        assert abs(float(error)) < 5 / len(before[name]) ** 0.5  # a regression keeps means; 64 worlds, 2,048 draws
-    after = dict(zip(columns, draws(model, bwm.do(mek=Empirical(held["mek"]))).T, strict=True))
-    assert set(after["mek"].tolist()) <= set(held["mek"].tolist())
-    assert stats.ks_2samp(after["mek"], held["mek"]).pvalue > 1e-5
+        assert abs(float(error)) < 5 / len(before[name]) ** 0.5  # a regression keeps means
+    after = draws(model, bwm.do(mek=Empirical(held["mek"])))
+    assert set(after["mek"].flatten().tolist()) <= set(held["mek"].tolist())
+    assert stats.ks_2samp(after["mek"].flatten(), held["mek"]).pvalue > 1e-5
     # the activity of MEK stands between MEK and ERK, and can be scaled alone
     assert torch.equal(after[ACTIVITY], after["mek"])
-    less = dict(zip(columns, draws(model, bwm.do({ACTIVITY: bwm.causal.shift(-2.0)})).T, strict=True))
+    less = draws(model, bwm.do({ACTIVITY: bwm.causal.shift(-2.0)}))
     assert torch.equal(less["mek"], usual["mek"])
     torch.testing.assert_close(less[ACTIVITY], usual["mek"] - 2)
     ratio = float((less["erk"] - usual["erk"]).mean()) / -2
