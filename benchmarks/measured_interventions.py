@@ -304,7 +304,7 @@ def cell_tables(families: tuple[str, ...] = ("linear", "GP")) -> list[str]:
     head = " | ".join(f"{which}, {family}" for which, family in ways)
     lines = ["| reagent: target | protein | CRPS, observational | of its own law | change by the intervention: " + head]
     lines = [f"{lines[0]} |", "|---|---|---|---|" + "---|" * len(ways)]
-    counts = {way: [0, 0, 0] for way in ways}
+    counts, sums = {way: [0, 0, 0] for way in ways}, {way: [0.0, 0.0] for way in ways}
     for reagent, target in TARGET.items():
         held = logs([reagent])
         models |= {(w, f): learned(training(reagent, w), f) for w, f in ways if w != "baseline"}
@@ -317,6 +317,7 @@ def cell_tables(families: tuple[str, ...] = ("linear", "GP")) -> list[str]:
             for way in ways:
                 old, new = scores(before[way][protein], seen), scores(after[way][protein], seen)
                 value, low, high = change(new, old)
+                sums[way] = [total + float(part.mean()) for total, part in zip(sums[way], (old, new), strict=True)]
                 counts[way][0 if high < 0 else 2 if low > 0 else 1] += 1
                 shown.append(f"{value:+.3f} [{low:+.3f}, {high:+.3f}]")
             own = scores(seen[None], seen).mean()
@@ -324,7 +325,9 @@ def cell_tables(families: tuple[str, ...] = ("linear", "GP")) -> list[str]:
             lines.append(cellwise + " | ".join(shown) + " |")
     totals = " | ".join(f"{better}, {same}, {worse}" for better, same, worse in counts.values())
     lines.append(f"| better, undecided, worse | | | | {totals} |")
-    return lines
+    pairs = sum(map(sum, counts.values())) / len(ways)
+    means = " | ".join(f"{old / pairs:.3f}, {new / pairs:.3f}" for old, new in sums.values())
+    return [*lines, f"| mean CRPS, observational and with the intervention | | | | {means} |"]
 
 
 def reach_table() -> list[str]:
