@@ -19,7 +19,8 @@ class Learned:
 
     The model is used as a regression: its state is the variable, its actions are the parents, and its "step" leads
     from the variable's own value of the slice before, if that is a parent, or else from 0. A family that predicts the
-    change of state thus predicts the change where there is one, and the value itself otherwise.
+    change of state thus predicts the change where there is one, and the value itself otherwise. Parameters that belong
+    to a state of 0 (``A`` of a linear structure) say nothing, and keep their prior.
 
     Parameters
     ----------

@@ -178,7 +178,7 @@ class DrawnRegression:
 
     def _in_lanes(self, table: Tensor, world: Tensor) -> tuple[Tensor, Tensor]:
         """Return location and scale of points that belong to worlds in any order: each world gets a lane of its own."""
-        flat, index = table.reshape(-1, table.shape[-1]), world.reshape(-1).round().long()
+        flat, index = table.flatten(0, -2), world.reshape(-1).round().long()
         order = index.argsort(stable=True)
         counts = index.bincount(minlength=len(self.worlds))
         place = torch.empty_like(index)

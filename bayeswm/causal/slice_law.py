@@ -14,8 +14,11 @@ from torch.distributions import Normal
 from bayeswm.base.errors import NotInvertible, SpecError
 from bayeswm.base.laws import Gaussian, Law
 from bayeswm.causal.intervention import Assignment, Change
-from bayeswm.causal.pushed_law import PushedLaw
+from bayeswm.causal.pushed_law import ORDERS, Moments, PushedLaw
 from bayeswm.causal.regression import DrawnRegression
+
+# learned functions cost more than those that are known, and their own error is larger than that of the rule
+_LEARNED_ORDERS = {1: 31, 2: 15, 3: 9, 4: 6, 5: 5, 6: 4, 7: 3, 8: 3}
 
 
 class Source(NamedTuple):
@@ -97,7 +100,7 @@ class SliceLaw(PushedLaw):
         world: int | None = None,
     ) -> None:
         self.nodes, self.known, self.noise_size, self.step = nodes, known, noise_size, step
-        self.world = world
+        self.world, self.orders = world, ORDERS if world is None else _LEARNED_ORDERS
 
     @property
     @override
@@ -170,6 +173,26 @@ class SliceLaw(PushedLaw):
     @override
     def map(self, change: Callable[[Tensor], Tensor]) -> Law:
         return SliceLaw(self.nodes, change(self.known), noise_size=self.noise_size, step=self.step, world=self.world)
+
+    @override
+    def affine_moments(self) -> Moments | None:
+        if not self._apart():
+            return super().affine_moments()
+        mean, scale = self.conditional(self.known.new_zeros(*(1,) * len(self.lead), self.noise_size))
+        return Moments(mean, torch.diag_embed(scale.square()))
+
+    def _apart(self) -> bool:
+        """Return whether no variable depends on another one's noise of this slice, which makes them independent."""
+        noisy: set[int] = set()
+        for node in self.nodes:
+            if any(a.column is None and not isinstance(a.assignment.value, Normal) for a in node.altered):
+                return False
+            settled = bool(node.altered)
+            if not settled and any(s.inside and s.column in noisy for s in node.mechanism.sources):
+                return False
+            if _coordinate(node) is not None:
+                noisy.add(node.column)
+        return True
 
     # --- one variable ---------------------------------------------------------------------------------------------
 
