@@ -19,7 +19,7 @@ class ResidualTests:
     Outcome and the features that involve the cause are both regressed on the features of the other candidates. What is
     left of them, :math:`r_i` and :math:`z_i` (d columns), is uncorrelated if the cause does nothing, and
 
-    .. math:: \Big(\sum_i r_i z_i\Big)^\top \Big(\sum_i r_i^2 z_i z_i^\top\Big)^{-1} \Big(\sum_i r_i z_i\Big)
+    .. math:: u^\top V^{-1} u, \quad u = \sum_i r_i z_i, \quad V = \sum_i r_i^2 z_i z_i^\top
 
     then tends to a chi-squared law with d degrees of freedom, whatever the noise: it need be neither normal nor of one
     size. With ``degree=1`` and one real cause this is the test of a partial correlation. The p-values of all pairs are

@@ -22,7 +22,7 @@ class SpikeAndSlab:
     The next value of a variable is an intercept, features of its parents and independent Gaussian noise. A set
     :math:`\gamma` of parents with :math:`k` features that explain the share :math:`R^2` of n outcomes has the evidence
 
-    .. math:: \log\frac{p(y \mid \gamma, g)}{p(y \mid \varnothing)}
+    .. math:: \log\frac{p(y \mid \gamma, g)}{p(y \mid \emptyset)}
         = \frac{n-1-k}{2} \log(1 + g) - \frac{n-1}{2} \log(1 + g (1 - R^2))
 
     under Zellner's g-prior on coefficients. By default g is integrated over by quadrature, for each effect, with the
