@@ -6,6 +6,7 @@ from bayeswm.causal.changes import clamp, shift
 from bayeswm.causal.conditioned import ConditionedModel
 from bayeswm.causal.confounder import ConfoundedWorlds, assume_confounder
 from bayeswm.causal.counterfactuals import Counterfactual, counterfactual
+from bayeswm.causal.discovery import GraphDraft, discover
 from bayeswm.causal.discrete_bounds import Bounds, CausationBounds, benefit_bounds, causation_bounds, joint_bounds
 from bayeswm.causal.e_values import EValue, e_value, e_value_of_difference
 from bayeswm.causal.effects import effect
@@ -30,8 +31,10 @@ from bayeswm.causal.policy_values import PolicyValue, policy_value
 from bayeswm.causal.positivity_report import Positivity
 from bayeswm.causal.refits import Refutation
 from bayeswm.causal.refutation import negative_control, placebo_treatment
+from bayeswm.causal.residual_tests import ResidualTests
 from bayeswm.causal.sensitivity import sensitivity_of_choice, sensitivity_of_effect
 from bayeswm.causal.sequential import SequentialAdjustment, sequential_backdoor
+from bayeswm.causal.spike_and_slab import SpikeAndSlab
 from bayeswm.causal.structural import StructuralModel, StructuralWorlds
 from bayeswm.causal.tables import Table
 from bayeswm.causal.time_graph import TimeGraph
@@ -48,6 +51,7 @@ __all__ = [
     "Counterfactual",
     "EValue",
     "Estimand",
+    "GraphDraft",
     "Hedge",
     "Identifiable",
     "Instrument",
@@ -65,8 +69,10 @@ __all__ = [
     "Query",
     "Ratio",
     "Refutation",
+    "ResidualTests",
     "Sensitivity",
     "SequentialAdjustment",
+    "SpikeAndSlab",
     "StructuralModel",
     "StructuralWorlds",
     "Sum",
@@ -83,6 +89,7 @@ __all__ = [
     "causation_bounds",
     "clamp",
     "counterfactual",
+    "discover",
     "do",
     "e_value",
     "e_value_of_difference",
