@@ -2,20 +2,25 @@
 
 from bayeswm.causal.adjustment import adjust, adjustment_set, backdoor_sets, is_adjustment_set
 from bayeswm.causal.changes import clamp, shift
+from bayeswm.causal.conditioned import ConditionedModel
 from bayeswm.causal.counterfactuals import Counterfactual, counterfactual
+from bayeswm.causal.discrete_bounds import Bounds, CausationBounds, benefit_bounds, causation_bounds, joint_bounds
 from bayeswm.causal.effects import effect
 from bayeswm.causal.estimand import Estimand, Probability, Product, Ratio, Sum
 from bayeswm.causal.front_door import front_door_sets, is_front_door_set
 from bayeswm.causal.graph import CausalGraph
+from bayeswm.causal.group_effects import group_effects
 from bayeswm.causal.hedge import Hedge
 from bayeswm.causal.identification import identify
 from bayeswm.causal.instruments import Instrument, instruments
 from bayeswm.causal.intervened import IntervenedWorlds
 from bayeswm.causal.intervened_model import IntervenedModel, intervene
 from bayeswm.causal.intervention import Intervention, do
+from bayeswm.causal.learned import Learned
 from bayeswm.causal.mechanism import Mechanism
 from bayeswm.causal.mediation import mediation
 from bayeswm.causal.names import at
+from bayeswm.causal.path_effects import path_effect
 from bayeswm.causal.sequential import SequentialAdjustment, sequential_backdoor
 from bayeswm.causal.structural import StructuralModel, StructuralWorlds
 from bayeswm.causal.tables import Table
@@ -23,7 +28,10 @@ from bayeswm.causal.time_graph import TimeGraph
 from bayeswm.causal.verdict import Identifiable, NotIdentifiable, Query, Unknown
 
 __all__ = [
+    "Bounds",
     "CausalGraph",
+    "CausationBounds",
+    "ConditionedModel",
     "Counterfactual",
     "Estimand",
     "Hedge",
@@ -32,6 +40,7 @@ __all__ = [
     "IntervenedModel",
     "IntervenedWorlds",
     "Intervention",
+    "Learned",
     "Mechanism",
     "NotIdentifiable",
     "Probability",
@@ -49,17 +58,22 @@ __all__ = [
     "adjustment_set",
     "at",
     "backdoor_sets",
+    "benefit_bounds",
+    "causation_bounds",
     "clamp",
     "counterfactual",
     "do",
     "effect",
     "front_door_sets",
+    "group_effects",
     "identify",
     "instruments",
     "intervene",
     "is_adjustment_set",
     "is_front_door_set",
+    "joint_bounds",
     "mediation",
+    "path_effect",
     "sequential_backdoor",
     "shift",
 ]

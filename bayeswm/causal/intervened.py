@@ -9,21 +9,21 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import DataError, SpecError
-from bayeswm.base.laws import Gaussian, Law
+from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.shapes import common_shape
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.trees import tree_map
 from bayeswm.base.worlds import Belief, MarkovWorlds, Noise, Worlds
 from bayeswm.causal.arrangement import Arrangement
-from bayeswm.causal.assignment import Assignment
 from bayeswm.causal.boundary_law import overwritten
 from bayeswm.causal.carrying_law import CarryingLaw
-from bayeswm.causal.changes import Change
 from bayeswm.causal.intervention import Intervention
 from bayeswm.causal.overwrite import Overwrite
 from bayeswm.causal.replayed_law import ReplayedLaw
+from bayeswm.causal.set_noise import with_noise
 from bayeswm.causal.structural import StructuralWorlds
+from bayeswm.causal.variants import Variants
 
 
 class IntervenedWorlds(Worlds):
@@ -62,8 +62,10 @@ class IntervenedWorlds(Worlds):
         self._own_size = worlds.noise_size + plan.extra
         self.noise_size = self._own_size + len(plan.carried) - (0 if replay is None else worlds.noise_size)
         self.episode_noise_size = worlds.episode_noise_size + len(plan.carried) + len(plan.at_start)
+        # covariances of correlated noise that was replayed, by step
+        self.correlated: dict[int, Tensor] = {}
         self._replayed_steps = () if replay is None else replay.unbind(-2)
-        self._variants: dict[tuple[bool, ...], Worlds] = {}
+        self._variants = Variants(worlds, plan.by_group["parameter"])
 
     # --- the system -----------------------------------------------------------------------------------------------
 
@@ -79,7 +81,7 @@ class IntervenedWorlds(Worlds):
             episode, eta = episode[..., : self.inner.episode_noise_size], episode[..., self.inner.episode_noise_size :]
         if episode is not None and not self.inner.episode_noise_size:
             episode = None
-        carry = self._variant(0).start(belief, context, noise._replace(episode=episode))
+        carry = self._variants.at(0).start(belief, context, noise._replace(episode=episode))
         if self._plan.first:
             self._check_carry(carry)
             drawn = {one: one.values(0).to(carry) for one in self._plan.first if one.hard}
@@ -93,13 +95,13 @@ class IntervenedWorlds(Worlds):
             return carry
         if self._plan.events and isinstance(belief, Trajectories):
             raise SpecError("expected a state to start from, got a history: when events happened in it is not known")
-        state = self._variant(0).state(carry)
+        state = self._variants.at(0).state(carry)
         eta = state.new_zeros(*state.shape[:-1], 0) if eta is None else eta
         return carry, eta[..., : len(self._carried)], state.new_zeros(*state.shape[:-1], len(self._plan.events)).bool()
 
     @override
     def transition(self, carry: Any, action: Tensor, context: Tensor | None = None, *, step: int | Tensor = 0) -> Law:
-        worlds = self._variant(step)
+        worlds = self._variants.at(step)
         carry, eta, happened = self._split(carry)
         draws = {one: one.drawn(eta[..., i]) for i, one in enumerate(self._carried)} if eta is not None else {}
         state = worlds.state(carry)
@@ -123,8 +125,10 @@ class IntervenedWorlds(Worlds):
             if noises or states:
                 self._check_carry(carry)
             law = worlds.transition(carry, action, context, step=step)
+            if self.replay is not None and isinstance(law, MultivariateGaussian) and isinstance(step, int):
+                self.correlated[step] = law.covariance
             for one in noises:
-                law = self._with_noise(law, one, step=step)
+                law = with_noise(law, one, column=self.schema.state.column(one.name.removeprefix("noise.")), step=step)
             if states:
                 given = {one: one.values(step + 1).to(law.mean) for one in states if one.hard}
                 given |= {one: draws[one] for one in states if one.stochastic}
@@ -140,35 +144,10 @@ class IntervenedWorlds(Worlds):
             raise SpecError(f"expected a step below {len(self._replayed_steps)}, one at a time")
         noise = self._replayed_steps[step]
         pushed = law.push(noise) if law.noise_size == noise.shape[-1] else None
-        return Gaussian(pushed) if isinstance(pushed, Tensor) else ReplayedLaw(law, noise, state=worlds.state)
-
-    def _with_noise(self, law: Law, one: Assignment, *, step: int | Tensor) -> Law:
-        if not isinstance(law, Gaussian):
-            raise SpecError(f"{one.name}: expected independent Gaussian noise, got {type(law).__name__}")
-        column = self.schema.state.column(one.name.removeprefix("noise."))
-        mean, spread = law.mean.clone(), law.spread.clone()
-        by = one.values(step).to(mean) if one.hard else one.value.by
-        mean[..., column] = mean[..., column] + by * spread[..., column]
-        if one.hard:
-            spread[..., column] = 0.0
-        return Gaussian(mean, None if law.scale is None else spread, noisy=law.noisy)
-
-    def _variant(self, step: int | Tensor) -> Worlds:
-        """Return the system with the parameters that hold in a step."""
-        given = self._plan.by_group["parameter"]
-        if not given:
-            return self.inner
-        active = tuple(one.active(step) for one in given)
-        if not any(active):
-            return self.inner
-        if active not in self._variants:
-            values: dict[str, Any] = {}
-            for one, on in zip(given, active, strict=True):
-                if on:
-                    old = values.get(one.name, self.inner.parameters[one.name])
-                    values[one.name] = one.value.apply(old) if isinstance(one.value, Change) else one.value
-            self._variants[active] = self.inner.replace(**values)
-        return self._variants[active]
+        # a carry may hold more than the state
+        if isinstance(pushed, Tensor) and pushed.shape[-1] == self.schema.state.size:
+            return Gaussian(pushed)
+        return ReplayedLaw(law, noise, state=worlds.state)
 
     def _check_carry(self, carry: Any) -> None:
         """Refuse to set a state of which the carry is only a belief, or knows more."""
@@ -219,7 +198,7 @@ class IntervenedWorlds(Worlds):
         own, eta, happened = self._split(carry)
         happened = self._plan.happened(happened, self.inner.state(own), step)
         if not isinstance(self.inner, MarkovWorlds):
-            worlds, state = self._variant(step), self.inner.state(own)
+            worlds, state = self._variants.at(step), self.inner.state(own)
             action = self._plan.changed("action", action, state, step=step, draws={}, happened=happened)
             if context is not None:
                 context = self._plan.changed("context", context, state, step=step, draws={}, happened=happened)
@@ -258,6 +237,11 @@ class IntervenedWorlds(Worlds):
     @override
     def finish(self, predictive: Predictive) -> Predictive:
         self._plan.check_horizon(predictive.horizon)
+        if self.replay is not None and self.replay.shape[1] > 1 and any(predictive.resolved):
+            # particles differ in the noise that they replay, though they start in one place
+            predictive = predictive.mapped(
+                predictive.laws, particles=predictive.particles, resolved=[False] * predictive.horizon
+            )
         return self.inner.finish(predictive)
 
     # --- the collection -------------------------------------------------------------------------------------------
