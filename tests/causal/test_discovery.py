@@ -98,7 +98,9 @@ def test_a_model_of_the_parents_ignores_what_is_spurious():
     assert found == ("s[t-1]", "a")
     assert after == before
     assert before < 1.1 * dense
-    assert dense_after > 1.5 * after
+    noise = 0.1**2
+    assert dense_after**2 - noise > 3 * (after**2 - noise)  # what is lost beyond the noise that nobody can forecast
+    assert dense_after > 1.2 * dense
 
 
 def test_draft_speaks():
