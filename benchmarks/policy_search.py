@@ -19,7 +19,7 @@ from torch import Tensor
 import bayeswm as bwm
 from bayeswm.base import Gaussian
 from bayeswm.planning import LBFGS, Adam, PolicyCost, RBFPolicy, optimise_policy, saturating, tip_distance
-from bayeswm.planning.policy import ParametricPolicy
+from bayeswm.planning.policies.policy import ParametricPolicy
 from bayeswm.propagation import FixedWorlds, Method, MomentMatching
 from bayeswm.structures import Pendulum
 

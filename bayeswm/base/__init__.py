@@ -12,6 +12,7 @@ from bayeswm.base.errors import (
     FitWarning,
     NotInvertible,
     SpecError,
+    SupportWarning,
     UndefinedWarning,
     UnknownVariableError,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "SpecError",
     "Structure",
     "StructureWorlds",
+    "SupportWarning",
     "Trajectories",
     "Transitions",
     "Trigonometric",

@@ -6,47 +6,30 @@ import importlib
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
-from bayeswm.planning.attraction import Attraction, region_of_attraction
-from bayeswm.planning.binomial_bounds import BinomialBound, ClopperPearson, Wilson
-from bayeswm.planning.budget import Budgeted, epistemic_budget
-from bayeswm.planning.cem import CEM
-from bayeswm.planning.chance import Assessment, ChanceConstraint, FromParticles
-from bayeswm.planning.closed_loop import Certified, certify, closed_loop_jacobian
-from bayeswm.planning.confidence import clopper_pearson
-from bayeswm.planning.constraints import Constraint, Imagined
-from bayeswm.planning.control import closed_loop, control
 from bayeswm.planning.costs import quadratic, saturating, tip_distance
-from bayeswm.planning.descent import LBFGS, Adam, Descent
-from bayeswm.planning.frozen import frozen
-from bayeswm.planning.gradient import Gradient
-from bayeswm.planning.icem import ICEM
-from bayeswm.planning.ilqr import ILQR
-from bayeswm.planning.inside_tube import InsideTube
-from bayeswm.planning.learn import Learned, learn
-from bayeswm.planning.level_set import LevelSet, sampled_level_set
+from bayeswm.planning.imagination.budget import Budgeted, epistemic_budget
+from bayeswm.planning.imagination.frozen import frozen
+from bayeswm.planning.imagination.replay import Replay, replay
+from bayeswm.planning.imagination.returns import PolicyReturn, policy_return
 from bayeswm.planning.limits import Limits
-from bayeswm.planning.linear_feedback import LinearFeedback
-from bayeswm.planning.linear_policy import LinearPolicy
-from bayeswm.planning.live import Live
-from bayeswm.planning.loop import Controlled
-from bayeswm.planning.lqr import LQR
-from bayeswm.planning.lyapunov import Certificate, lyapunov
-from bayeswm.planning.mlp_policy import MLPPolicy
-from bayeswm.planning.mppi import MPPI
+from bayeswm.planning.loop.control import closed_loop, control
+from bayeswm.planning.loop.controlled import Controlled
+from bayeswm.planning.loop.learn import Learned, learn
+from bayeswm.planning.loop.live import Live
+from bayeswm.planning.loop.plant import Simulated
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.plan import Plan
-from bayeswm.planning.planned_policy import PlannedPolicy
 from bayeswm.planning.planner import Planner
-from bayeswm.planning.plant import Simulated
-from bayeswm.planning.policy import ParametricPolicy
-from bayeswm.planning.policy_cost import PolicyCost
-from bayeswm.planning.policy_search import FittedPolicy, optimise_policy
+from bayeswm.planning.policies.descent import LBFGS, Adam, Descent
+from bayeswm.planning.policies.linear_policy import LinearPolicy
+from bayeswm.planning.policies.mlp_policy import MLPPolicy
+from bayeswm.planning.policies.planned_policy import PlannedPolicy
+from bayeswm.planning.policies.policy import ParametricPolicy
+from bayeswm.planning.policies.policy_cost import PolicyCost
+from bayeswm.planning.policies.policy_search import FittedPolicy, optimise_policy
+from bayeswm.planning.policies.rbf_policy import RBFPolicy
+from bayeswm.planning.policies.squashing import saturating_sine
 from bayeswm.planning.problem import Problem, Score
-from bayeswm.planning.random_shooting import RandomShooting
-from bayeswm.planning.rbf_policy import RBFPolicy
-from bayeswm.planning.replay import Replay, replay
-from bayeswm.planning.returns import PolicyReturn, policy_return
-from bayeswm.planning.riccati import dare, riccati
 from bayeswm.planning.risk import (
     Aleatoric,
     CVaR,
@@ -59,16 +42,33 @@ from bayeswm.planning.risk import (
     Risk,
     WorstWorld,
 )
-from bayeswm.planning.safe_sets import HalfSpaces
-from bayeswm.planning.squashing import saturating_sine
-from bayeswm.planning.tightening import GaussianTightening
-from bayeswm.planning.violation import Violation
+from bayeswm.planning.safety.binomial_bounds import BinomialBound, ClopperPearson, Wilson
+from bayeswm.planning.safety.chance import Assessment, ChanceConstraint, FromParticles
+from bayeswm.planning.safety.constraints import Constraint, Imagined
+from bayeswm.planning.safety.inside_tube import InsideTube
+from bayeswm.planning.safety.safe_sets import HalfSpaces
+from bayeswm.planning.safety.tightening import GaussianTightening
+from bayeswm.planning.safety.violation import Violation
+from bayeswm.planning.search.cem import CEM
+from bayeswm.planning.search.gradient import Gradient
+from bayeswm.planning.search.icem import ICEM
+from bayeswm.planning.search.ilqr import ILQR
+from bayeswm.planning.search.linear_feedback import LinearFeedback
+from bayeswm.planning.search.lqr import LQR
+from bayeswm.planning.search.mppi import MPPI
+from bayeswm.planning.search.random_shooting import RandomShooting
+from bayeswm.planning.search.riccati import dare, riccati
+from bayeswm.planning.stability.attraction import Attraction, region_of_attraction
+from bayeswm.planning.stability.certified import Certified, certify, closed_loop_jacobian
+from bayeswm.planning.stability.confidence import clopper_pearson
+from bayeswm.planning.stability.level_set import LevelSet, sampled_level_set
+from bayeswm.planning.stability.lyapunov import Certificate, lyapunov
 
 if TYPE_CHECKING:
-    from bayeswm.planning.env import WorldModelEnv, WorldModelVectorEnv
+    from bayeswm.planning.imagination.env import WorldModelEnv, WorldModelVectorEnv
 
 # imported on first use: they are classes of Gymnasium's
-_LAZY = {"WorldModelEnv": "bayeswm.planning.env", "WorldModelVectorEnv": "bayeswm.planning.env"}
+_LAZY = {"WorldModelEnv": "bayeswm.planning.imagination.env", "WorldModelVectorEnv": "bayeswm.planning.imagination.env"}
 
 __all__ = [
     "CEM",

@@ -13,9 +13,9 @@ from bayeswm.base.errors import SpecError
 from bayeswm.base.mixture import Estimate
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.worlds import Worlds
-from bayeswm.planning.linear_feedback import LinearFeedback
 from bayeswm.planning.problem import Problem
-from bayeswm.planning.violation import Violation, violation
+from bayeswm.planning.safety.violation import Violation, violation
+from bayeswm.planning.search.linear_feedback import LinearFeedback
 
 
 @dataclass(frozen=True, eq=False)

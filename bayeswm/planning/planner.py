@@ -15,13 +15,13 @@ from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.model import DynamicsModel, check_model
 from bayeswm.base.predictive import checked_generator
 from bayeswm.base.worlds import Belief, Worlds
-from bayeswm.planning.constraints import Constraint
 from bayeswm.planning.limits import Limits
-from bayeswm.planning.linear_feedback import LinearFeedback
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.plan import Plan
 from bayeswm.planning.problem import Problem, broken_from
 from bayeswm.planning.risk import Mean, Risk
+from bayeswm.planning.safety.constraints import Constraint
+from bayeswm.planning.search.linear_feedback import LinearFeedback
 
 
 class Found(NamedTuple):

@@ -18,11 +18,11 @@ from bayeswm.base.shuffle import Shuffle
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.trees import tree_map
 from bayeswm.base.worlds import Belief, Noise, Worlds
-from bayeswm.planning.constraints import Constraint, Imagined
-from bayeswm.planning.finished import finished
+from bayeswm.planning.imagination.finished import finished
 from bayeswm.planning.limits import Limits
 from bayeswm.planning.objective import Objective
 from bayeswm.planning.risk import Risk
+from bayeswm.planning.safety.constraints import Constraint, Imagined
 
 # states that are imagined without a look at how much memory is left, which takes longer than a small search step
 _LARGE = 2**22

@@ -1,0 +1,1 @@
+"""Models as environments and sources of imagined experience."""

@@ -1,0 +1,1 @@
+"""The control loop: planning and acting on systems, real or simulated."""

@@ -1,0 +1,1 @@
+"""Policies with parameters, and how they are learned."""

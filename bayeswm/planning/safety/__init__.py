@@ -1,0 +1,1 @@
+"""What must not happen on the way: constraints, safe sets, chances."""

@@ -1,0 +1,1 @@
+"""How planners search: samples, derivatives, Riccati recursions."""

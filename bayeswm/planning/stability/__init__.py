@@ -1,0 +1,1 @@
+"""Whether a controlled system stays near its goal."""
