@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # imported on first use: not everybody needs them, or they need xarray, Gymnasium, matplotlib or Hypothesis
 _LAZY = ("causal", "data", "diagnostics", "planning", "plot", "testing")
 saving.LATER["RecalibratedModel"] = "bayeswm.diagnostics.recalibrated"
+saving.LATER["StructuralModel"] = "bayeswm.causal.structural"
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "base",

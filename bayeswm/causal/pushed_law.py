@@ -100,6 +100,18 @@ class PushedLaw(Law):
         """Coordinates of the noise that matter."""
         return tuple(range(self.noise_size))
 
+    @property
+    def inner(self) -> tuple[int, ...]:
+        """Those of them that moments are integrated over; what the others add is known given these."""
+        return self.used
+
+    def given(self, noise: Tensor) -> tuple[Tensor, Tensor | float]:
+        """Return the mean of the state given the noise that is integrated over, and the variance that is left.
+
+        Variables are independent then. A leading axis of ``noise`` is kept.
+        """
+        return self.values(noise), 0.0
+
     def _between(self, points: Tensor, weight: Tensor, state: Tensor) -> tuple[Gaussian, Tensor]:
         """Return the law given the noise of the others, with room for further axes in front of the states."""
         further = (1,) * max(0, state.ndim - len(self.lead) - 1)
@@ -135,7 +147,7 @@ class PushedLaw(Law):
     def _moments(self) -> Moments:
         if self._affine is not None:
             return self._affine
-        moments, size = self._integrated(self._order), len(self.used)
+        moments, size = self._integrated(self._order), len(self.inner)
         if size > max(self.orders):
             warn_caller(f"moments of {size} noises by {_SOBOL} quasi-random points are estimates", EstimateWarning)
             return moments
@@ -158,24 +170,26 @@ class PushedLaw(Law):
 
     @property
     def _order(self) -> int:
-        return self.orders.get(len(self.used), 0)
+        return self.orders.get(len(self.inner), 0)
 
     def _integrated(self, order: int) -> Moments:
         first: Tensor | float = 0.0
+        left: Tensor | float = 0.0
         for points, weight in self._nodes(order):
-            first = first + (weight * self.values(points)).sum(0)
+            value, variance = self.given(points)
+            first, left = first + (weight * value).sum(0), left + (weight * variance).sum(0)
         mean = torch.as_tensor(first)
-        second: Tensor | float = 0.0
+        second = torch.diag_embed(torch.as_tensor(left).expand(mean.shape))
         for points, weight in self._nodes(order):
-            residual = self.values(points) - mean
+            residual = self.given(points)[0] - mean
             second = second + (weight[..., None] * residual[..., :, None] * residual[..., None, :]).sum(0)
-        return Moments(mean, torch.as_tensor(second))
+        return Moments(mean, second)
 
     def _nodes(self, order: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Return noise (Q, 1, ..., n) and weights (Q, 1, ..., 1) in parts that fit into memory."""
-        some, weight = (v.to(self.like) for v in _rule(len(self.used), order))
+        some, weight = (v.to(self.like) for v in _rule(len(self.inner), order))
         points = some.new_zeros(len(some), self.noise_size)
-        points[:, list(self.used)] = some
+        points[:, list(self.inner)] = some
         size = max(1, _CHUNK // max(1, self.lead.numel() * max(1, self.noise_size)))
         for part, w in zip(points.split(size), weight.split(size), strict=True):
             yield self._spread(part), self._spread(w[:, None])

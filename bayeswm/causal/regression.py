@@ -16,6 +16,7 @@ from bayeswm.base.errors import DataError, DataWarning, SpecError, UnknownVariab
 from bayeswm.base.kinds import Angle
 from bayeswm.base.laws import Gaussian
 from bayeswm.base.schema import Schema, Variable
+from bayeswm.base.shapes import common_shape
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
 from bayeswm.causal.names import name_and_lag
@@ -152,7 +153,7 @@ class DrawnRegression:
             Index of the world that each point belongs to, where the first axis does not say so.
         """
         first = lead if world is not None else (lead[0], *(1,) * (len(lead) - 1))
-        shape = torch.broadcast_shapes(first, *(p.shape for p in parents))
+        shape = common_shape(first, *(p.shape for p in parents))
         like = self.worlds.log_weight.to(self.worlds.dtype)
         given = [p.to(like).expand(shape) for p in parents]
         table = torch.stack(given, -1) if given else like.new_empty(*shape, 0)

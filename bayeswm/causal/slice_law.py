@@ -119,6 +119,38 @@ class SliceLaw(PushedLaw):
     def used(self) -> tuple[int, ...]:
         return tuple(sorted({c for node in self.nodes if (c := _coordinate(node)) is not None}))
 
+    @property
+    @override
+    def inner(self) -> tuple[int, ...]:
+        """The noise of variables that others of the slice depend on, and of those that were changed after it."""
+        sources: set[int] = set()
+        bent: set[int | None] = set()
+        for node in self.nodes:
+            active: Wired | None = node.mechanism
+            for one in node.altered:
+                value = one.assignment.value
+                if one.mechanism is not None or one.column is not None or one.assignment.stochastic:
+                    active = one.mechanism  # none where the variable was set or drawn
+                elif not isinstance(value, Change):
+                    return self.used  # a function of the state
+                additive = value.additive if isinstance(value, Change) else isinstance(value, Normal)
+                if not additive and one.column is None and one.mechanism is None:
+                    bent.add(_coordinate(node))
+            sources |= {s.column for s in (() if active is None else active.sources) if s.inside}
+        found = {_coordinate(node) for node in self.nodes if node.column in sources} | bent
+        return tuple(c for c in self.used if c in found)
+
+    @override
+    def given(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        columns: list[Tensor | None] = [None] * len(self.nodes)
+        shape, inner = common_shape(self.lead, noise.shape[:-1]), self.inner
+        left = self.known.new_zeros(*shape, len(columns))
+        for node in self.nodes:
+            columns[node.column], found = self._made(node, columns, noise)
+            if found.coordinate is not None and found.coordinate not in inner:
+                left[..., node.column] = found.scale.square()
+        return torch.stack([c.expand(shape) for c in columns if c is not None], -1), left
+
     @override
     def push(self, noise: Tensor) -> Tensor:
         return self.values(noise)
@@ -127,13 +159,7 @@ class SliceLaw(PushedLaw):
     def values(self, noise: Tensor) -> Tensor:
         columns: list[Tensor | None] = [None] * len(self.nodes)
         for node in self.nodes:
-            found = self._value(node, columns)
-            value = found.location
-            if found.coordinate is not None:
-                value = value + found.scale * noise[..., found.coordinate]
-            for change in found.changes:
-                value = change(value)
-            columns[node.column] = value
+            columns[node.column], _ = self._made(node, columns, noise)
         shape = common_shape(self.lead, noise.shape[:-1])
         return torch.stack([c.expand(shape) for c in columns if c is not None], -1)
 
@@ -178,23 +204,11 @@ class SliceLaw(PushedLaw):
 
     @override
     def affine_moments(self) -> Moments | None:
-        if not self._apart():
+        if self.inner:
             return super().affine_moments()
+        # variables that do not depend on each other's noise are independent
         mean, scale = self.conditional(self.known.new_zeros(*(1,) * len(self.lead), self.noise_size))
         return Moments(mean, torch.diag_embed(scale.square()))
-
-    def _apart(self) -> bool:
-        """Return whether no variable depends on another one's noise of this slice, which makes them independent."""
-        noisy: set[int] = set()
-        for node in self.nodes:
-            if any(a.column is None and not isinstance(a.assignment.value, Normal) for a in node.altered):
-                return False
-            settled = bool(node.altered)
-            if not settled and any(s.inside and s.column in noisy for s in node.mechanism.sources):
-                return False
-            if _coordinate(node) is not None:
-                noisy.add(node.column)
-        return True
 
     # --- one variable ---------------------------------------------------------------------------------------------
 
@@ -211,6 +225,16 @@ class SliceLaw(PushedLaw):
             mean[..., node.column], scale[..., node.column] = found.location, found.scale
             coordinates[node.column] = found.coordinate
         return Gaussian(mean, scale), coordinates
+
+    def _made(self, node: Node, columns: list[Any], noise: Tensor) -> tuple[Tensor, _Value]:
+        """Return what noise makes of a variable, and of what it was made."""
+        found = self._value(node, columns)
+        value = found.location
+        if found.coordinate is not None:
+            value = value + found.scale * noise[..., found.coordinate]
+        for change in found.changes:
+            value = change(value)
+        return value, found
 
     def _changed(self) -> str:
         return ", ".join(repr(a.assignment) for node in self.nodes for a in node.altered)

@@ -1,5 +1,7 @@
 """Learned mechanisms: whatever the family, the slice is made of what the family learned."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -228,6 +230,13 @@ def test_learned_models_are_saved(fitted: StructuralModel, tmp_path: Path) -> No
     assert torch.equal(a, b)
     # a loaded model can learn anew
     assert again.fit(recorded(c2(), 30, varied="s"), seed=0, progress=False) is again
+
+
+def test_a_saved_model_needs_no_import_of_its_package(tmp_path: Path) -> None:
+    learned(linear(), C1).fit(recorded(c1(), 20), seed=0, progress=False).save(tmp_path / "model.bwm")
+    code = "import sys, bayeswm; print('bayeswm.causal' in sys.modules, type(bayeswm.load(sys.argv[1])).__name__)"
+    ran = subprocess.run([sys.executable, "-c", code, str(tmp_path / "model.bwm")], capture_output=True, check=True)
+    assert ran.stdout.decode().split() == ["False", "StructuralModel"]
 
 
 def test_known_mechanisms_are_not_saved_but_put_together_again(tmp_path: Path) -> None:

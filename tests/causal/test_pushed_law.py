@@ -51,7 +51,7 @@ def chain(size: int, *, bend: float) -> StructuralModel:
 def test_many_variables() -> None:
     p = chain(20, bend=0.0).predictive(torch.zeros(20), EMPTY)
     torch.testing.assert_close(p.variance[0], torch.arange(1.0, 21.0, dtype=torch.float64))
-    bent = chain(9, bend=0.01)
+    bent = chain(10, bend=0.01)
     with pytest.warns(bwm.EstimateWarning, match="quasi-random"):
-        p = bent.predictive(torch.zeros(9), EMPTY)
+        p = bent.predictive(torch.zeros(10), EMPTY)
     assert p.mean[0, 1].item() == pytest.approx(0.01, abs=1e-3)
