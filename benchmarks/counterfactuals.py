@@ -215,7 +215,7 @@ def answers(
     """Say what would have happened, in several ways, each in parts of one or more episodes."""
     name, g = factual.schema.action.columns[0], make_generator(seed)
     free = counterfactual(model, factual, bwm.do({name: action[..., 0]}), condition=False, worlds=WORLDS, generator=g)
-    fresh = bwm.rollout(model, factual.state[:, 0], action, worlds=WORLDS, particles=20, generator=g)
+    fresh = bwm.rollout(model, factual.states()[:, 0], action, worlds=WORLDS, particles=20, generator=g)
     found = {"fresh": [fresh], "replayed": [free.predictive]}
     if given:
         found["replayed, worlds conditioned"] = [
@@ -266,11 +266,11 @@ def asked(system: System, found: Found, *, fit: int, episodes: int, seed: int) -
         step = model.draw(WORLDS, generator=make_generator(seed)).smooth(factual)[0].step
         assert step is not None
         abducted = step[:, 0, ..., column].double().mean(0)
-        found.noise.setdefault(name, []).append((abducted, noise[..., column], factual.state[:, :-1, column]))
+        found.noise.setdefault(name, []).append((abducted, noise[..., column], factual.states()[:, :-1, column]))
     for question, action in questions(system, factual, g).items():
-        runs = [simulator.run(factual.state[i, 0], action[i], noise[i])[0] for i in range(episodes)]
+        runs = [simulator.run(factual.states()[i, 0], action[i], noise[i])[0] for i in range(episodes)]
         truth = torch.stack(runs)[:, 1:]
-        found.factual_error.setdefault(question, []).append(factual.state[:, 1:] - truth)
+        found.factual_error.setdefault(question, []).append(factual.states()[:, 1:] - truth)
         for name, model in models.items():
             for way, parts in answers(model, factual, action, given=given[name], seed=seed).items():
                 done = 0
@@ -344,7 +344,7 @@ def main() -> None:
             for fit in range(given.fits):
                 asked(system, found, fit=fit, episodes=given.episodes, seed=given.seed + fit)
                 print(f"{name}: fit {fit}, {time.process_time() - began:.0f} CPU s", flush=True)
-            head = f"\n## {system.env}, noise {system.noise}, learned from {system.learned} episodes of {system.steps} steps"
+            head = f"\n## {system.env}, noise {system.noise}, from {system.learned} episodes of {system.steps} steps"
             for text in (head, *report(system, found), f"\n{time.process_time() - began:.0f} CPU s"):
                 print(text, flush=True)
                 print(text, file=file, flush=True)
