@@ -304,7 +304,7 @@ fan = found["rod, believed damped"][1]
 axes[0].plot(later, covered(fan, truth[:, OFF + 1 :]), ":", color=TRUE, label="do: rod, believed damped")
 axes[0].axhline(0.9, color="0.6", linewidth=0.8)
 axes[0].set(title="share of truths inside 90 % intervals, 12 episodes", xlabel="time [s]", ylim=(-0.03, 1.03))
-axes[0].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(0.0, 0.25))
+axes[0].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(0.0, 0.21))
 
 
 def abducted(model):
