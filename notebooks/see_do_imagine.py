@@ -231,11 +231,11 @@ def asked(model):
 found = {name: asked(model) for name, model in models.items()}
 
 # %% [markdown]
-# One of the episodes. The fan of what may come opens; what would have come is a thin band in it, which has left the
-# recorded path at 0.5 s, and the simulator, put back, goes where it says.
+# One of the episodes: the motor drove the pendulum down and around. Had it been off, the forecast says, the pendulum may
+# have gone either way; the counterfactual says that it would have come back, and the simulator, put back, does so.
 
 # %%
-ROW, time = 0, 0.05 * torch.arange(STEPS + 1)
+ROW, time = 3, 0.05 * torch.arange(STEPS + 1)
 figure, axes = plt.subplots(1, 3, figsize=(13, 4.2), sharey=True, layout="constrained")
 for ax, (name, (imagined, fan)) in zip(axes, found.items(), strict=True):
     low, high = (v[ROW, :, 0] for v in fan.interval(0.9))
@@ -245,10 +245,10 @@ for ax, (name, (imagined, fan)) in zip(axes, found.items(), strict=True):
     ax.plot(time, factual.state[ROW, :, 0], "k", linewidth=1, label="what happened")
     ax.plot(time, truth[ROW, :, 0], "--", color=TRUE, linewidth=1.2, label="the simulator, put back")
     ax.axvline(0.05 * OFF, color="0.7", linewidth=0.8)
-    ax.text(0.05 * OFF + 0.03, 2.05, "motor off", color="0.5", fontsize=8)
+    ax.text(0.05 * OFF + 0.03, 0.02, "motor off", color="0.5", fontsize=8, transform=ax.get_xaxis_transform())
     ax.set(title=name, xlabel="time [s]")
 axes[0].set_ylabel("angle [rad], hanging at 3.14")
-axes[0].legend(frameon=False, fontsize=8)
+figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncol=4, frameon=False)
 figure.savefig(out / "one.png", dpi=120)
 
 # %% [markdown]
@@ -297,14 +297,14 @@ def covered(predictive, truth):
 
 
 later = 0.05 * torch.arange(OFF + 1, STEPS + 1)
-figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
+figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
 for (name, (imagined, _)), color in zip(found.items(), ("#6a3d9a", "#2c9c69", DONE, TRUE), strict=True):
     axes[0].plot(later, covered(imagined.predictive, truth[:, 1:])[OFF:], color=color, label=f"imagine: {name}")
 fan = found["rod, believed damped"][1]
 axes[0].plot(later, covered(fan, truth[:, OFF + 1 :]), ":", color=TRUE, label="do: rod, believed damped")
 axes[0].axhline(0.9, color="0.6", linewidth=0.8)
 axes[0].set(title="share of truths inside 90 % intervals, 10 episodes", xlabel="time [s]", ylim=(-0.03, 1.03))
-axes[0].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(0.0, 0.21))
+axes[0].legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15), ncol=2)
 
 
 def abducted(model):
@@ -322,7 +322,7 @@ for name, model, color in (("rod, HMC", models["rod, HMC"], DONE), ("rod, believ
     trend = eps.mean() + blame[name] * eps.std() / speed.std() * (ends - speed.mean())
     axes[1].plot(ends, trend, color=color, linewidth=2, label=f"{name}: correlation {blame[name]:.2f}")
 axes[1].set(title="noise that was inferred", xlabel="velocity [rad/s]", ylabel="of the velocity, in its own sd")
-axes[1].legend(frameon=False, fontsize=8, loc="upper left")
+axes[1].legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.15))
 figure.savefig(out / "blame.png", dpi=120)
 
 # %%
