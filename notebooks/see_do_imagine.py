@@ -232,7 +232,8 @@ found = {name: asked(model) for name, model in models.items()}
 
 # %% [markdown]
 # One of the episodes: the motor drove the pendulum down and around. Had it been off, the forecast says, the pendulum may
-# have gone either way; the counterfactual says that it would have come back, and the simulator, put back, does so.
+# have gone either way; the counterfactual says that it would have come back, and the simulator, put back, does so. (The
+# ensemble's comes back too late, with a band that does not know it.)
 
 # %%
 ROW, time = 3, 0.05 * torch.arange(STEPS + 1)
