@@ -16,7 +16,7 @@ which needs no simulator to be seen.
 
     python benchmarks/counterfactuals.py --fits 8 --episodes 4 --file build/counterfactuals.md
 
-About 12 CPU minutes.
+About 15 CPU minutes.
 """
 
 import argparse
