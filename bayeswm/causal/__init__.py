@@ -1,6 +1,18 @@
 """Causes and effects: graphs, which effects follow from what was recorded, interventions and counterfactuals."""
 
 from bayeswm.causal.adjustment import adjust, adjustment_set, backdoor_sets, is_adjustment_set
+from bayeswm.causal.confounding.choice import choose_strategy
+from bayeswm.causal.confounding.dynamics import CausalDynamics
+from bayeswm.causal.confounding.strategies import (
+    Adjusted,
+    FrontDoor,
+    Instrumented,
+    Persistent,
+    Proxied,
+    Strategy,
+    Unconfounded,
+    Unidentified,
+)
 from bayeswm.causal.counterfactuals import Counterfactual, counterfactual
 from bayeswm.causal.effects import effect
 from bayeswm.causal.estimand import Estimand, Probability, Product, Ratio, Sum
@@ -21,32 +33,42 @@ from bayeswm.causal.time_graph import TimeGraph
 from bayeswm.causal.verdict import Identifiable, NotIdentifiable, Query, Unknown
 
 __all__ = [
+    "Adjusted",
+    "CausalDynamics",
     "CausalGraph",
     "Counterfactual",
     "Estimand",
+    "FrontDoor",
     "Hedge",
     "Identifiable",
     "Instrument",
+    "Instrumented",
     "IntervenedModel",
     "IntervenedWorlds",
     "Intervention",
     "Mechanism",
     "NotIdentifiable",
+    "Persistent",
     "Probability",
     "Product",
+    "Proxied",
     "Query",
     "Ratio",
     "SequentialAdjustment",
+    "Strategy",
     "StructuralModel",
     "StructuralWorlds",
     "Sum",
     "Table",
     "TimeGraph",
+    "Unconfounded",
+    "Unidentified",
     "Unknown",
     "adjust",
     "adjustment_set",
     "at",
     "backdoor_sets",
+    "choose_strategy",
     "clamp",
     "counterfactual",
     "do",

@@ -15,6 +15,7 @@ from bayeswm.base.random import make_generator, standard_normal
 from bayeswm.base.rollout import rollout
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Noise, Worlds
+from bayeswm.causal.confounding.log import with_context
 from bayeswm.causal.intervened import IntervenedModel, IntervenedWorlds
 from bayeswm.causal.intervention import Intervention
 
@@ -168,7 +169,8 @@ def counterfactual(
             start,
             factual.action,
             horizon=factual.horizon,
-            context=factual.step_context() if factual.schema.context.size else None,
+            # what was recorded beyond the worlds' own context told the noise, and is not asked for again
+            context=with_context(factual, drawn.schema).step_context() if drawn.schema.context.size else None,
             particles=particles if random else 1,
             generator=generator,
             noise=_completed(noise, replayed, generator),

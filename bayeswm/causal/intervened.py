@@ -56,7 +56,7 @@ class IntervenedWorlds(Worlds):
         self._by_group = {k: tuple(v) for k, v in by_group.items()}
         self._check()
         self.parameters, self.log_weight, self.exhaustive = worlds.parameters, worlds.log_weight, worlds.exhaustive
-        self.state_is_measured = worlds.state_is_measured
+        self.state_is_measured, self.confounded = worlds.state_is_measured, worlds.confounded
         sliced = isinstance(worlds, StructuralWorlds)
         states = self._by_group["state"]
         self.at_boundary = () if sliced else tuple(dict.fromkeys(one.name for one in states))
@@ -81,6 +81,8 @@ class IntervenedWorlds(Worlds):
         self._variants: dict[tuple[bool, ...], Worlds] = {}
 
     def _check(self) -> None:
+        if self._by_group["action"]:
+            self.inner.check_actionable()
         sliced = isinstance(self.inner, StructuralWorlds)
         for group, given in self._by_group.items():
             for one in given:

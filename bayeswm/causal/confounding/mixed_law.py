@@ -1,0 +1,303 @@
+"""The law of the next state when some inputs of the step are themselves drawn: a mixture over these."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, override
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bayeswm.base.errors import EstimateWarning, NotInvertible
+from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
+from bayeswm.base.predictive import warn_caller
+
+# Gauss-Hermite points along each drawn coordinate, and the width of the kernel that each stands for in a density
+_ORDER = {1: 15, 2: 9, 3: 7, 4: 5}
+_WIDTH = {1: 0.5, 2: 0.6, 3: 0.7, 4: 0.8}
+_SOBOL = 512
+
+
+class Outcome(Protocol):
+    """Worlds of which the law of a step is known given the coordinates that are drawn."""
+
+    def outcome(self, at: Place, drawn: Tensor) -> Law:
+        """Return the law given coordinates of shape (worlds, particles, *batch, k)."""
+        ...
+
+    def picked(self, index: Tensor) -> Outcome:
+        """Return some worlds, shape (n,) of indices."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where a step starts, with leading axes (worlds, particles, batch); ``step`` is a number or one for each row."""
+
+    state: Tensor
+    action: Tensor
+    context: Tensor
+    step: int | Tensor
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> Place:
+        """Return this with a change of the leading axes."""
+        step = self.step
+        if isinstance(step, Tensor) and step.ndim:
+            step = change(step.expand(self.state.shape[:-1])[..., None])[0, 0, ..., 0]
+        return Place(change(self.state), change(self.action), change(self.context), step)
+
+    def spread(self) -> Place:
+        """Return this with an axis of nodes in front of the batch."""
+        return Place(self.state.unsqueeze(2), self.action.unsqueeze(2), self.context.unsqueeze(2), self.step)
+
+
+class MixedLaw(Law):
+    """The law of a step given state and action, where further inputs are functions of normal numbers.
+
+    It takes these first and the noise of the step behind them. Moments integrate over the drawn coordinates by
+    Gauss-Hermite rules, exact where the step is a polynomial in them of a degree below the number of points. Where it
+    is affine with a Gaussian of constant scale, all answers are closed; otherwise densities and cdfs are those of a
+    mixture of Gaussians, each of which follows the step's slope around its point.
+
+    Parameters
+    ----------
+    worlds : Outcome
+        Of which :attr:`index` says who is where.
+    place : Place
+        State, action and context.
+    drawn : int
+        Coordinates that are drawn.
+    noise_size : int
+        Of the step's own noise.
+    index : Tensor of int, shape (worlds, particles, *batch, 1), optional
+        World of each particle; by default the first axis counts them.
+    """
+
+    def __init__(
+        self, worlds: Outcome, place: Place, *, drawn: int, noise_size: int, index: Tensor | None = None
+    ) -> None:
+        self.worlds, self.place, self.drawn, self.own = worlds, place, drawn, noise_size
+        self.noise_size = drawn + noise_size
+        self.index = index
+
+    @property
+    def lead(self) -> torch.Size:
+        """The shape (worlds, particles, *batch)."""
+        return self.place.state.shape[:-1]
+
+    # --- given the drawn coordinates --------------------------------------------------------------------------------
+
+    def given(self, drawn: Tensor, *, nodes: bool = False) -> Law:
+        """Return the law given the drawn coordinates, of shape (worlds, particles, *batch, k) or one that broadcasts.
+
+        With ``nodes`` there is one more axis, in front of the batch.
+        """
+        place = self.place.spread() if nodes else self.place
+        if self.index is None:
+            return self.worlds.outcome(place, drawn)
+        lead = torch.broadcast_shapes(place.state.shape[:-1], drawn.shape[:-1])
+        single = (lead[0] * lead[1], 1, *lead[2:])
+
+        def apart(v: Tensor) -> Tensor:
+            return v.expand(*lead, v.shape[-1]).reshape(*single, v.shape[-1])
+
+        def together(v: Tensor) -> Tensor:
+            v = v.expand(*single, *v.shape[len(single) :])
+            return v.reshape(*lead, *v.shape[len(single) :])
+
+        index = self.index[(..., *(0,) * (self.index.ndim - 2))].flatten()
+        at = Place(apart(place.state), apart(place.action), apart(place.context), place.step)
+        return self.worlds.picked(index).outcome(at, apart(drawn)).map(together)
+
+    @override
+    def push(self, noise: Tensor) -> Tensor:
+        return self.given(noise[..., : self.drawn]).push(noise[..., self.drawn :])
+
+    @override
+    def abduct(self, next_state: Tensor, *, tolerance: float | None = None) -> Tensor:
+        raise NotInvertible(
+            f"expected as many numbers in the next state as it has causes, got {self.drawn} hidden one(s) more; pass "
+            "the log with the columns that were recorded of them, for which the noise is exact"
+        )
+
+    # --- moments ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def _nodes(self) -> tuple[Tensor, Tensor]:
+        """Points (Q, k) and weights (Q,)."""
+        points, weight = _rule(self.drawn)
+        return points.to(self.place.state), weight.to(self.place.state)
+
+    def _at(self, points: Tensor) -> Law:
+        """Return the law at points (Q, k), with an axis of them in front of the batch."""
+        batch = len(self.lead) - 2
+        return self.given(points.view(1, 1, len(points), *(1,) * batch, self.drawn), nodes=True)
+
+    def _weights(self, like: Tensor) -> Tensor:
+        weight = self._nodes[1]
+        return weight.view(1, 1, len(weight), *(1,) * (like.ndim - 3))
+
+    @cached_property
+    def _moments(self) -> tuple[Tensor, Tensor]:
+        law = self._at(self._nodes[0])
+        means, within = law.mean, law.covariance
+        weight = self._weights(means)
+        mean = (weight * means).sum(2)
+        off = means - mean.unsqueeze(2)
+        between = off[..., :, None] * off[..., None, :]
+        return mean, (weight[..., None] * (within + between)).sum(2)
+
+    @property
+    @override
+    def mean(self) -> Tensor:
+        return self._moments[0]
+
+    @property
+    @override
+    def variance(self) -> Tensor:
+        return self._moments[1].diagonal(dim1=-2, dim2=-1)
+
+    @property
+    @override
+    def covariance(self) -> Tensor:
+        return self._moments[1]
+
+    # --- densities ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def closed(self) -> MultivariateGaussian | None:
+        """The law in closed form, where the step is affine in what is drawn and its scale constant."""
+        k = self.drawn
+        axes = torch.eye(k, dtype=self.place.state.dtype, device=self.place.state.device)
+        pairs = [axes[i] + axes[j] for i in range(k) for j in range(i)]
+        points = torch.stack((torch.zeros_like(axes[0]), *axes, *(-2 * axes), *(3 * axes), *pairs))
+        law = self._at(points)
+        if not isinstance(law, Gaussian | MultivariateGaussian):
+            return None
+        means, spread = law.mean, law.covariance
+        centre, slope = means[:, :, 0], (means[:, :, 1 : k + 1] - means[:, :, :1]).movedim(2, -1)
+        predicted = centre.unsqueeze(2) + torch.einsum("qk,...sk->q...s", points, slope).movedim(0, 2)
+        bend = (means - predicted).abs().amax()
+        change = (spread - spread[:, :, :1]).abs().amax()
+        size, eps = means.abs().amax().clamp(min=1.0), torch.finfo(means.dtype).eps
+        if bool(bend > 256 * eps * size) or bool(change > 256 * eps * spread.abs().amax()):
+            return None
+        root = torch.cat((slope, _root(law)[:, :, 0]), -1)
+        return MultivariateGaussian(centre, _triangular(root))
+
+    @property
+    def exact(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Whether densities are closed."""
+        return self.closed is not None
+
+    @cached_property
+    def _mixture(self) -> tuple[Law, Tensor, Tensor]:
+        """Laws at the points, slopes (W, P, Q, *batch, S, k) times the kernel's width there, and log weights."""
+        k, width = self.drawn, _WIDTH.get(self.drawn, 0.0)
+        points, weight = self._nodes
+        points = points * math.sqrt(1 - width**2)
+        law = self._at(points)
+        if not isinstance(law, Gaussian | MultivariateGaussian) or width == 0.0:
+            return law, law.mean.new_zeros(*law.mean.shape, 0), weight.log()
+        slopes: list[Tensor] = []
+        for axis in torch.eye(k, dtype=points.dtype, device=points.device):
+            up, down = (self._at(points + sign * width * axis).mean for sign in (1, -1))
+            slopes.append((up - down) / 2)
+        return law, torch.stack(slopes, -1), weight.log()
+
+    @override
+    def log_prob(self, state: Tensor, *, marginal: bool = False, tolerance: float | None = None) -> Tensor:
+        if self.closed is not None:
+            return self.closed.log_prob(state, marginal=marginal, tolerance=tolerance)
+        law, slope, log_weight = self._mixture
+        further = state.ndim - len(self.lead) - 1
+        if slope.shape[-1] and isinstance(law, Gaussian | MultivariateGaussian):
+            if marginal:
+                sd = (law.variance + slope.square().sum(-1)).sqrt()
+                law = Gaussian(_room(law.mean, further), _room(sd, further))
+            else:
+                root = _triangular(torch.cat((slope, _root(law).expand(*slope.shape[:-1], -1)), -1))
+                law = MultivariateGaussian(_room(law.mean, further), _room(root, further))
+        elif further > 0:
+            law = law.map(lambda v: _room(v, further))
+        value = law.log_prob(state.unsqueeze(-len(self.lead) + 1), marginal=marginal, tolerance=tolerance)
+        tail = len(self.lead) - 2 + (1 if marginal else 0)
+        return (value + log_weight.view(-1, *(1,) * tail)).logsumexp(-tail - 1)
+
+    @override
+    def cdf(self, state: Tensor) -> Tensor:
+        if self.closed is not None:
+            return self.closed.cdf(state)
+        law, slope, log_weight = self._mixture
+        further = state.ndim - len(self.lead) - 1
+        sd = (law.variance + slope.square().sum(-1)).sqrt()
+        if slope.shape[-1]:
+            law = Gaussian(_room(law.mean, further), _room(sd, further))
+        elif further > 0:
+            law = law.map(lambda v: _room(v, further))
+        value = law.cdf(state.unsqueeze(-len(self.lead) + 1))
+        tail = len(self.lead) - 1
+        return (value * log_weight.exp().view(-1, *(1,) * tail)).sum(-tail - 1)
+
+    @override
+    def map(self, change: Callable[[Tensor], Tensor]) -> MixedLaw:
+        index = self.index
+        if index is None:
+            order = torch.arange(self.lead[0], device=self.place.state.device)
+            index = order.view(-1, *(1,) * len(self.lead)).expand(*self.lead, 1)
+        index = change(index)
+        home = torch.arange(len(index), device=index.device).view(-1, *(1,) * (index.ndim - 1))
+        same = self.index is None and index.shape[0] == self.lead[0] and bool((index == home).all())
+        return MixedLaw(
+            self.worlds,
+            self.place.map(change),
+            drawn=self.drawn,
+            noise_size=self.own,
+            index=None if same else index,
+        )
+
+
+def _room(values: Tensor, further: int) -> Tensor:
+    """Return values with axes in front of the worlds, as a state with axes in front of its own has."""
+    return values.view(*(1,) * further, *values.shape) if further > 0 else values
+
+
+def _root(law: Gaussian | MultivariateGaussian) -> Tensor:
+    return torch.diag_embed(law.spread) if isinstance(law, Gaussian) else law.scale_tril.expand(*law.mean.shape, -1)
+
+
+def _triangular(root: Tensor) -> Tensor:
+    """Return the lower-triangular factor of ``root root'``, with a column of zeros for each direction without noise.
+
+    By Gram-Schmidt on the rows: unlike a factorisation without pivots it leaves out what is already determined.
+    """
+    rows: list[Tensor] = []
+    directions: list[Tensor] = []
+    for row in root.unbind(-2):
+        rest, entries = row, list[Tensor]()
+        for direction in directions:
+            entry = (rest * direction).sum(-1)
+            entries.append(entry)
+            rest = rest - entry[..., None] * direction
+        norm = rest.square().sum(-1).sqrt()
+        silent = norm <= 64 * torch.finfo(root.dtype).eps * row.square().sum(-1).sqrt()
+        directions.append(torch.where(silent[..., None], 0.0, rest / torch.where(silent, 1.0, norm)[..., None]))
+        entries.append(torch.where(silent, 0.0, norm))
+        entries += [torch.zeros_like(norm)] * (root.shape[-2] - len(entries))
+        rows.append(torch.stack(entries, -1))
+    return torch.stack(rows, -2)
+
+
+def _rule(size: int) -> tuple[Tensor, Tensor]:
+    if size not in _ORDER:
+        warn_caller(f"moments over {size} hidden causes by {_SOBOL} quasi-random points are estimates", EstimateWarning)
+        unit = torch.quasirandom.SobolEngine(size, scramble=True, seed=0).draw(_SOBOL, dtype=torch.float64)
+        return torch.special.ndtri(unit.clamp(1e-9, 1 - 1e-9)), torch.full((_SOBOL,), 1 / _SOBOL, dtype=torch.float64)
+    nodes, weight = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(_ORDER[size]))
+    points = torch.cartesian_prod(*[nodes] * size).view(-1, size)
+    weights = torch.cartesian_prod(*[weight / weight.sum()] * size).view(-1, size).prod(-1)
+    return points, weights
