@@ -6,13 +6,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol, override
+from typing import NamedTuple, Protocol, override
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import EstimateWarning, NotInvertible
+from bayeswm.base.errors import EstimateWarning, NotInvertible, SpecError
 from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
 from bayeswm.base.predictive import warn_caller
 
@@ -48,11 +48,22 @@ class Place:
         step = self.step
         if isinstance(step, Tensor) and step.ndim:
             step = change(step.expand(self.state.shape[:-1])[..., None])[0, 0, ..., 0]
-        return Place(change(self.state), change(self.action), change(self.context), step)
+        context = change(self.context) if self.context.shape[-1] else None
+        state, action = change(self.state), change(self.action) if self.action.shape[-1] else None
+        blank = state[..., :0]
+        return Place(state, blank if action is None else action, blank if context is None else context, step)
 
     def spread(self) -> Place:
         """Return this with an axis of nodes in front of the batch."""
         return Place(self.state.unsqueeze(2), self.action.unsqueeze(2), self.context.unsqueeze(2), self.step)
+
+
+class _Affine(NamedTuple):
+    """A step that is affine in what is drawn: ``centre`` (..., S), ``slope`` (..., S, k), ``within`` (..., S, S)."""
+
+    centre: Tensor
+    slope: Tensor
+    within: Tensor
 
 
 class MixedLaw(Law):
@@ -83,6 +94,7 @@ class MixedLaw(Law):
         self.worlds, self.place, self.drawn, self.own = worlds, place, drawn, noise_size
         self.noise_size = drawn + noise_size
         self.index = index
+        self._found: _Affine | None = None
 
     @property
     def lead(self) -> torch.Size:
@@ -142,35 +154,42 @@ class MixedLaw(Law):
         return weight.view(1, 1, len(weight), *(1,) * (like.ndim - 3))
 
     @cached_property
-    def _moments(self) -> tuple[Tensor, Tensor]:
+    def _by_node(self) -> tuple[Law, Tensor, Tensor]:
+        """Laws at the points, their weights, and the mean over them."""
         law = self._at(self._nodes[0])
-        means, within = law.mean, law.covariance
-        weight = self._weights(means)
-        mean = (weight * means).sum(2)
-        off = means - mean.unsqueeze(2)
-        between = off[..., :, None] * off[..., None, :]
-        return mean, (weight[..., None] * (within + between)).sum(2)
+        means = law.mean
+        weight = self._nodes[1].view(1, 1, -1, *(1,) * (means.ndim - 3))
+        return law, weight, (weight * means).sum(2)
 
     @property
     @override
     def mean(self) -> Tensor:
-        return self._moments[0]
+        return self._by_node[2] if self._affine is None else self._affine.centre
 
     @property
     @override
     def variance(self) -> Tensor:
-        return self._moments[1].diagonal(dim1=-2, dim2=-1)
+        if self._affine is not None:
+            return self._affine.within.diagonal(dim1=-2, dim2=-1) + self._affine.slope.square().sum(-1)
+        law, weight, mean = self._by_node
+        return (weight * (law.variance + (law.mean - mean.unsqueeze(2)).square())).sum(2)
 
     @property
     @override
     def covariance(self) -> Tensor:
-        return self._moments[1]
+        if self._affine is not None:
+            return self._affine.within + self._affine.slope @ self._affine.slope.mT
+        law, weight, mean = self._by_node
+        off = law.mean - mean.unsqueeze(2)
+        return (weight[..., None] * (law.covariance + off[..., :, None] * off[..., None, :])).sum(2)
 
     # --- densities ----------------------------------------------------------------------------------------------------
 
     @cached_property
-    def closed(self) -> MultivariateGaussian | None:
-        """The law in closed form, where the step is affine in what is drawn and its scale constant."""
+    def _affine(self) -> _Affine | None:
+        """Centre, slopes and what is left, where the step is affine in what is drawn and its scale constant."""
+        if self._found is not None:
+            return self._found
         k = self.drawn
         axes = torch.eye(k, dtype=self.place.state.dtype, device=self.place.state.device)
         pairs = [axes[i] + axes[j] for i in range(k) for j in range(i)]
@@ -178,21 +197,38 @@ class MixedLaw(Law):
         law = self._at(points)
         if not isinstance(law, Gaussian | MultivariateGaussian):
             return None
-        means, spread = law.mean, law.covariance
+        means, spread = law.mean, law.variance if isinstance(law, Gaussian) else law.covariance
         centre, slope = means[:, :, 0], (means[:, :, 1 : k + 1] - means[:, :, :1]).movedim(2, -1)
         predicted = centre.unsqueeze(2) + torch.einsum("qk,...sk->q...s", points, slope).movedim(0, 2)
-        bend = (means - predicted).abs().amax()
-        change = (spread - spread[:, :, :1]).abs().amax()
+        bend, change = (means - predicted).abs().amax(), (spread - spread[:, :, :1]).abs().amax()
         size, eps = means.abs().amax().clamp(min=1.0), torch.finfo(means.dtype).eps
-        if bool(bend > 256 * eps * size) or bool(change > 256 * eps * spread.abs().amax()):
+        if not bool(bend <= 256 * eps * size) or not bool(change <= 256 * eps * spread.abs().amax()):
             return None
-        root = torch.cat((slope, _root(law)[:, :, 0]), -1)
-        return MultivariateGaussian(centre, _triangular(root))
+        within = spread[:, :, 0]
+        self._found = _Affine(centre, slope, torch.diag_embed(within) if isinstance(law, Gaussian) else within)
+        return self._found
 
     @property
     def exact(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         """Whether densities are closed."""
-        return self.closed is not None
+        return self._affine is not None
+
+    @cached_property
+    def _joint(self) -> MultivariateGaussian:
+        """The law in closed form."""
+        if self._affine is None:
+            raise SpecError("expected a step that is affine in what is drawn")
+        scale = torch.diag_embed(self._affine.within.diagonal(dim1=-2, dim2=-1).sqrt())
+        if bool((self._affine.within != scale.square()).any()):
+            scale = _root(self.given(self.place.state.new_zeros(*self.lead, self.drawn)))
+        return MultivariateGaussian(self._affine.centre, _triangular(torch.cat((self._affine.slope, scale), -1)))
+
+    @cached_property
+    def _marginal(self) -> Gaussian:
+        """Each variable by itself, in closed form."""
+        variance = self.variance
+        noisy = variance > 0  # the root has no derivative at 0
+        return Gaussian(self.mean, torch.where(noisy, torch.where(noisy, variance, 1.0).sqrt(), 0.0))
 
     @cached_property
     def _mixture(self) -> tuple[Law, Tensor, Tensor]:
@@ -211,8 +247,9 @@ class MixedLaw(Law):
 
     @override
     def log_prob(self, state: Tensor, *, marginal: bool = False, tolerance: float | None = None) -> Tensor:
-        if self.closed is not None:
-            return self.closed.log_prob(state, marginal=marginal, tolerance=tolerance)
+        if self._affine is not None:
+            law = self._marginal if marginal else self._joint
+            return law.log_prob(state, marginal=marginal, tolerance=tolerance)
         law, slope, log_weight = self._mixture
         further = state.ndim - len(self.lead) - 1
         if slope.shape[-1] and isinstance(law, Gaussian | MultivariateGaussian):
@@ -230,8 +267,8 @@ class MixedLaw(Law):
 
     @override
     def cdf(self, state: Tensor) -> Tensor:
-        if self.closed is not None:
-            return self.closed.cdf(state)
+        if self._affine is not None:
+            return self._marginal.cdf(state)
         law, slope, log_weight = self._mixture
         further = state.ndim - len(self.lead) - 1
         sd = (law.variance + slope.square().sum(-1)).sqrt()
@@ -252,13 +289,16 @@ class MixedLaw(Law):
         index = change(index)
         home = torch.arange(len(index), device=index.device).view(-1, *(1,) * (index.ndim - 1))
         same = self.index is None and index.shape[0] == self.lead[0] and bool((index == home).all())
-        return MixedLaw(
+        found = MixedLaw(
             self.worlds,
             self.place.map(change),
             drawn=self.drawn,
             noise_size=self.own,
             index=None if same else index,
         )
+        if self._found is not None:  # found once, it need not be found again
+            found._found = _Affine(*map(change, self._found))
+        return found
 
 
 def _room(values: Tensor, further: int) -> Tensor:
@@ -266,8 +306,10 @@ def _room(values: Tensor, further: int) -> Tensor:
     return values.view(*(1,) * further, *values.shape) if further > 0 else values
 
 
-def _root(law: Gaussian | MultivariateGaussian) -> Tensor:
-    return torch.diag_embed(law.spread) if isinstance(law, Gaussian) else law.scale_tril.expand(*law.mean.shape, -1)
+def _root(law: Law) -> Tensor:
+    if isinstance(law, MultivariateGaussian):
+        return law.scale_tril.expand(*law.mean.shape, -1)
+    return torch.diag_embed(law.variance.sqrt())
 
 
 def _triangular(root: Tensor) -> Tensor:
