@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import torch
 from torch import Tensor
 
+from bayeswm.base.errors import DataWarning
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.schema import Schema, Variables
 from bayeswm.base.trajectories import Trajectories
@@ -51,7 +53,10 @@ def fit_behaviour(
     after = public.action[inside][:, index]
     rows = torch.stack((torch.zeros_like(after), after), 1)
     log = Trajectories(schema, state=rows, context=context)
-    return copy.deepcopy(prototype).fit(log, seed=seed, progress=False)
+    with warnings.catch_warnings():
+        # the state before is 0 on purpose
+        warnings.filterwarnings("ignore", "constant input column", DataWarning)
+        return copy.deepcopy(prototype).fit(log, seed=seed, progress=False)
 
 
 def residual(model: DynamicsModel, public: Trajectories, recorded: Tensor, *, actions: tuple[str, ...]) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple, Protocol, override
@@ -18,7 +18,8 @@ from bayeswm.base.predictive import warn_caller
 
 # Gauss-Hermite points along each drawn coordinate, and the width of the kernel that each stands for in a density
 _ORDER = {1: 15, 2: 9, 3: 7, 4: 5}
-_WIDTH = {1: 0.5, 2: 0.6, 3: 0.7, 4: 0.8}
+_FINE = {1: 31, 2: 13, 3: 8, 4: 5}
+_WIDTH = {1: 0.3, 2: 0.45, 3: 0.6, 4: 0.8}
 _SOBOL = 512
 
 
@@ -141,7 +142,7 @@ class MixedLaw(Law):
     @cached_property
     def _nodes(self) -> tuple[Tensor, Tensor]:
         """Points (Q, k) and weights (Q,)."""
-        points, weight = _rule(self.drawn)
+        points, weight = _rule(self.drawn, _ORDER)
         return points.to(self.place.state), weight.to(self.place.state)
 
     def _at(self, points: Tensor) -> Law:
@@ -232,18 +233,24 @@ class MixedLaw(Law):
 
     @cached_property
     def _mixture(self) -> tuple[Law, Tensor, Tensor]:
-        """Laws at the points, slopes (W, P, Q, *batch, S, k) times the kernel's width there, and log weights."""
-        k, width = self.drawn, _WIDTH.get(self.drawn, 0.0)
-        points, weight = self._nodes
+        """Laws around the points, slopes (W, P, Q, *batch, S, k) times the kernel's width there, and log weights."""
+        width = _WIDTH.get(self.drawn, 0.0)
+        points, weight = (v.to(self.place.state) for v in _rule(self.drawn, _FINE))
         points = points * math.sqrt(1 - width**2)
         law = self._at(points)
         if not isinstance(law, Gaussian | MultivariateGaussian) or width == 0.0:
             return law, law.mean.new_zeros(*law.mean.shape, 0), weight.log()
-        slopes: list[Tensor] = []
-        for axis in torch.eye(k, dtype=points.dtype, device=points.device):
+        mean, slopes = law.mean, list[Tensor]()
+        for axis in torch.eye(self.drawn, dtype=points.dtype, device=points.device):
             up, down = (self._at(points + sign * width * axis).mean for sign in (1, -1))
             slopes.append((up - down) / 2)
-        return law, torch.stack(slopes, -1), weight.log()
+            mean = mean + (up + down - 2 * law.mean) / 2  # a bend moves the mean of a kernel
+        centred = (
+            Gaussian(mean, law.variance.sqrt())
+            if isinstance(law, Gaussian)
+            else MultivariateGaussian(mean, law.scale_tril)
+        )
+        return centred, torch.stack(slopes, -1), weight.log()
 
     @override
     def log_prob(self, state: Tensor, *, marginal: bool = False, tolerance: float | None = None) -> Tensor:
@@ -261,9 +268,15 @@ class MixedLaw(Law):
                 law = MultivariateGaussian(_room(law.mean, further), _room(root, further))
         elif further > 0:
             law = law.map(lambda v: _room(v, further))
-        value = law.log_prob(state.unsqueeze(-len(self.lead) + 1), marginal=marginal, tolerance=tolerance)
+        value = law.log_prob(self._beside(state), marginal=marginal, tolerance=tolerance)
         tail = len(self.lead) - 2 + (1 if marginal else 0)
         return (value + log_weight.view(-1, *(1,) * tail)).logsumexp(-tail - 1)
+
+    def _beside(self, state: Tensor) -> Tensor:
+        """Return a state with an axis for the points, in front of the batch."""
+        if state.ndim < len(self.lead):
+            state = state.expand(*torch.broadcast_shapes(state.shape[:-1], self.lead[2:]), state.shape[-1])
+        return state.unsqueeze(-len(self.lead))
 
     @override
     def cdf(self, state: Tensor) -> Tensor:
@@ -276,7 +289,7 @@ class MixedLaw(Law):
             law = Gaussian(_room(law.mean, further), _room(sd, further))
         elif further > 0:
             law = law.map(lambda v: _room(v, further))
-        value = law.cdf(state.unsqueeze(-len(self.lead) + 1))
+        value = law.cdf(self._beside(state))
         tail = len(self.lead) - 1
         return (value * log_weight.exp().view(-1, *(1,) * tail)).sum(-tail - 1)
 
@@ -334,12 +347,12 @@ def _triangular(root: Tensor) -> Tensor:
     return torch.stack(rows, -2)
 
 
-def _rule(size: int) -> tuple[Tensor, Tensor]:
-    if size not in _ORDER:
+def _rule(size: int, order: Mapping[int, int]) -> tuple[Tensor, Tensor]:
+    if size not in order:
         warn_caller(f"moments over {size} hidden causes by {_SOBOL} quasi-random points are estimates", EstimateWarning)
         unit = torch.quasirandom.SobolEngine(size, scramble=True, seed=0).draw(_SOBOL, dtype=torch.float64)
         return torch.special.ndtri(unit.clamp(1e-9, 1 - 1e-9)), torch.full((_SOBOL,), 1 / _SOBOL, dtype=torch.float64)
-    nodes, weight = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(_ORDER[size]))
+    nodes, weight = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(order[size]))
     points = torch.cartesian_prod(*[nodes] * size).view(-1, size)
     weights = torch.cartesian_prod(*[weight / weight.sum()] * size).view(-1, size).prod(-1)
     return points, weights
