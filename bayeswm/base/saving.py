@@ -302,7 +302,9 @@ def checksum(header: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes() if tensor.numel() else b"")
+        # a single number may have any stride, and counts as contiguous all the same
+        flat = torch.empty(tensor.numel(), dtype=tensor.dtype).copy_(tensor.reshape(-1))
+        digest.update(flat.view(torch.uint8).numpy().tobytes() if len(flat) else b"")
     return digest.hexdigest()
 
 

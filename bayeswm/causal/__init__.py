@@ -23,6 +23,7 @@ from bayeswm.causal.identification import identify
 from bayeswm.causal.instruments import Instrument, instruments
 from bayeswm.causal.intervened import IntervenedModel, IntervenedWorlds, intervene
 from bayeswm.causal.intervention import Intervention, clamp, do, shift
+from bayeswm.causal.learned import Learned
 from bayeswm.causal.mechanism import Mechanism
 from bayeswm.causal.mediation import mediation
 from bayeswm.causal.names import at
@@ -46,6 +47,7 @@ __all__ = [
     "IntervenedModel",
     "IntervenedWorlds",
     "Intervention",
+    "Learned",
     "Mechanism",
     "NotIdentifiable",
     "Persistent",

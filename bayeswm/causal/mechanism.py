@@ -65,5 +65,10 @@ class Mechanism:
         """The parents, as a tuple."""
         return self.parents or ()
 
+    @property
+    def noisy(self) -> bool:
+        """Whether there is noise."""
+        return bool(self.noise)
+
     def __repr__(self) -> str:
         return f"Mechanism({', '.join((*self.causes, f'noise={self.noise}'))})"

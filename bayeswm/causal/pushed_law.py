@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 from abc import abstractmethod
-from collections.abc import Iterator
-from functools import cached_property
+from collections.abc import Iterator, Mapping
+from functools import cached_property, lru_cache
 from typing import NamedTuple, override
 
 import numpy as np
@@ -17,15 +17,16 @@ from bayeswm.base.laws import Gaussian, Law
 from bayeswm.base.predictive import warn_caller
 
 # Gauss-Hermite points along each coordinate, by the number of coordinates
-_ORDER = {1: 31, 2: 21, 3: 13, 4: 8, 5: 6, 6: 5, 7: 4, 8: 3}
+ORDERS = {1: 31, 2: 21, 3: 13, 4: 8, 5: 6, 6: 5, 7: 4, 8: 3}
 _SOBOL = 4096
 _CHUNK = 2**22
 
 
-class _Moments(NamedTuple):
+class Moments(NamedTuple):
+    """Mean (..., S) and covariance (..., S, S) of a pushed law."""
+
     mean: Tensor
     covariance: Tensor
-    affine: bool
 
 
 class PushedLaw(Law):
@@ -35,6 +36,8 @@ class PushedLaw(Law):
     it is a polynomial. Otherwise a product of Gauss-Hermite rules, with a warning where it has not converged to a
     thousandth of the standard deviation; above 8 coordinates 4,096 Sobol points, with a warning.
     """
+
+    orders: Mapping[int, int] = ORDERS
 
     @abstractmethod
     def conditional(self, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -74,7 +77,7 @@ class PushedLaw(Law):
 
     @override
     def cdf(self, state: Tensor) -> Tensor:
-        if self._moments.affine:
+        if self._affine is not None:
             return Gaussian(self.mean, self.variance.clamp(min=0).sqrt()).cdf(state)
         total: Tensor | float = 0.0
         for points, weight in self._nodes(self._order):
@@ -84,7 +87,7 @@ class PushedLaw(Law):
 
     def marginal_log_prob(self, state: Tensor) -> Tensor:
         """Return the log density of each variable by itself."""
-        if self._moments.affine:
+        if self._affine is not None:
             return Gaussian(self.mean, self.variance.clamp(min=0).sqrt()).log_prob(state, marginal=True)
         terms: list[Tensor] = []
         for points, weight in self._nodes(self._order):
@@ -106,7 +109,12 @@ class PushedLaw(Law):
     # --- integration ----------------------------------------------------------------------------------------------
 
     @cached_property
-    def _moments(self) -> _Moments:
+    def _affine(self) -> Moments | None:
+        """The moments of a push that is affine in the noise; None for another."""
+        return self.affine_moments()
+
+    def affine_moments(self) -> Moments | None:
+        """Return the moments of a push that is affine in the noise, by its differences; None for another."""
         size, zero = len(self.used), self.like.new_zeros(self.noise_size)
         axes = torch.eye(self.noise_size, dtype=zero.dtype, device=zero.device)[list(self.used)]
         pairs = [axes[i] + axes[j] for i, j in itertools.combinations(range(size), 2)]
@@ -120,9 +128,15 @@ class PushedLaw(Law):
         rounding = 64 * torch.finfo(found.dtype).eps * found.abs().amax(0).clamp(min=torch.finfo(found.dtype).tiny)
         if size == 0 or bool((bend <= rounding).all()):
             step = (up - centre).movedim(0, -1)
-            return _Moments(centre, step @ step.mT, True)
-        moments = self._integrated(self._order)
-        if size > max(_ORDER):
+            return Moments(centre, step @ step.mT)
+        return None
+
+    @cached_property
+    def _moments(self) -> Moments:
+        if self._affine is not None:
+            return self._affine
+        moments, size = self._integrated(self._order), len(self.used)
+        if size > max(self.orders):
             warn_caller(f"moments of {size} noises by {_SOBOL} quasi-random points are estimates", EstimateWarning)
             return moments
         coarse = self._integrated(self._order - 1)
@@ -132,6 +146,7 @@ class PushedLaw(Law):
             .abs()
             .maximum((sd - coarse.covariance.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()).abs())
         )
+        rounding = 64 * torch.finfo(sd.dtype).eps * moments.mean.abs()
         if bool((off > 1e-3 * sd + rounding).any()):
             share = float((off / sd.clamp(min=torch.finfo(sd.dtype).tiny)).max())
             warn_caller(
@@ -143,9 +158,9 @@ class PushedLaw(Law):
 
     @property
     def _order(self) -> int:
-        return _ORDER.get(len(self.used), 0)
+        return self.orders.get(len(self.used), 0)
 
-    def _integrated(self, order: int) -> _Moments:
+    def _integrated(self, order: int) -> Moments:
         first: Tensor | float = 0.0
         for points, weight in self._nodes(order):
             first = first + (weight * self.values(points)).sum(0)
@@ -154,7 +169,7 @@ class PushedLaw(Law):
         for points, weight in self._nodes(order):
             residual = self.values(points) - mean
             second = second + (weight[..., None] * residual[..., :, None] * residual[..., None, :]).sum(0)
-        return _Moments(mean, torch.as_tensor(second), False)
+        return Moments(mean, torch.as_tensor(second))
 
     def _nodes(self, order: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Return noise (Q, 1, ..., n) and weights (Q, 1, ..., 1) in parts that fit into memory."""
@@ -169,6 +184,7 @@ class PushedLaw(Law):
         return points.view(len(points), *(1,) * len(self.lead), points.shape[-1])
 
 
+@lru_cache(maxsize=16)
 def _rule(size: int, order: int) -> tuple[Tensor, Tensor]:
     if order == 0:
         engine = torch.quasirandom.SobolEngine(size, scramble=True, seed=0)

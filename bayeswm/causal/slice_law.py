@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple, override
 
 import torch
@@ -13,7 +14,11 @@ from torch.distributions import Normal
 from bayeswm.base.errors import NotInvertible, SpecError
 from bayeswm.base.laws import Gaussian, Law
 from bayeswm.causal.intervention import Assignment, Change
-from bayeswm.causal.pushed_law import PushedLaw
+from bayeswm.causal.pushed_law import ORDERS, Moments, PushedLaw
+from bayeswm.causal.regression import DrawnRegression
+
+# learned functions cost more than those that are known, and their own error is larger than that of the rule
+_LEARNED_ORDERS = {1: 31, 2: 15, 3: 9, 4: 6, 5: 5, 6: 4, 7: 3, 8: 3}
 
 
 class Source(NamedTuple):
@@ -25,9 +30,12 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Wired:
-    """A mechanism whose parents were found; ``scale`` is a number or the column of a parameter."""
+    """A mechanism whose parents were found; ``scale`` is a number or the column of a parameter.
 
-    fn: Callable[..., Any]
+    A learned one knows its scale itself.
+    """
+
+    fn: Callable[..., Any] | DrawnRegression
     sources: tuple[Source, ...]
     scale: float | Source
     coordinate: int | None
@@ -78,10 +86,21 @@ class SliceLaw(PushedLaw):
         Noise coordinates.
     step : int or Tensor
         Index of the step that leads here.
+    world : int, optional
+        Column of what is known that holds the index of each point's world, for learned mechanisms.
     """
 
-    def __init__(self, nodes: tuple[Node, ...], known: Tensor, *, noise_size: int, step: int | Tensor) -> None:
+    def __init__(
+        self,
+        nodes: tuple[Node, ...],
+        known: Tensor,
+        *,
+        noise_size: int,
+        step: int | Tensor,
+        world: int | None = None,
+    ) -> None:
         self.nodes, self.known, self.noise_size, self.step = nodes, known, noise_size, step
+        self.world, self.orders = world, ORDERS if world is None else _LEARNED_ORDERS
 
     @property
     @override
@@ -153,7 +172,27 @@ class SliceLaw(PushedLaw):
 
     @override
     def map(self, change: Callable[[Tensor], Tensor]) -> Law:
-        return SliceLaw(self.nodes, change(self.known), noise_size=self.noise_size, step=self.step)
+        return SliceLaw(self.nodes, change(self.known), noise_size=self.noise_size, step=self.step, world=self.world)
+
+    @override
+    def affine_moments(self) -> Moments | None:
+        if not self._apart():
+            return super().affine_moments()
+        mean, scale = self.conditional(self.known.new_zeros(*(1,) * len(self.lead), self.noise_size))
+        return Moments(mean, torch.diag_embed(scale.square()))
+
+    def _apart(self) -> bool:
+        """Return whether no variable depends on another one's noise of this slice, which makes them independent."""
+        noisy: set[int] = set()
+        for node in self.nodes:
+            if any(a.column is None and not isinstance(a.assignment.value, Normal) for a in node.altered):
+                return False
+            settled = bool(node.altered)
+            if not settled and any(s.inside and s.column in noisy for s in node.mechanism.sources):
+                return False
+            if _coordinate(node) is not None:
+                noisy.add(node.column)
+        return True
 
     # --- one variable ---------------------------------------------------------------------------------------------
 
@@ -206,8 +245,25 @@ class SliceLaw(PushedLaw):
         state = torch.stack([(blank if c is None else c).expand(shape) for c in columns], -1)
         return _Value(torch.as_tensor(value(state, self.step)).to(zero), zero, None)
 
+    def _scattered(self, worlds: int) -> Tensor | None:
+        """Return each point's world, where a change of the leading axes has moved it from its place."""
+        if self._moved is None or (self.lead[0] == worlds and not self._moved):
+            return None
+        return self.known[..., self.world]
+
+    @cached_property
+    def _moved(self) -> bool | None:
+        if self.world is None:
+            return None
+        index = self.known[..., self.world]
+        places = torch.arange(len(index), device=index.device).view(-1, *(1,) * (index.ndim - 1))
+        return bool((index != places).any())
+
     def _mechanism(self, wired: Wired, columns: list[Any]) -> _Value:
         parents = [columns[s.column] if s.inside else self.known[..., s.column] for s in wired.sources]
+        if isinstance(wired.fn, DrawnRegression):
+            location, scale = wired.fn(parents, self.lead, self._scattered(len(wired.fn.worlds)))
+            return _Value(location.to(self.known), scale.to(self.known), wired.coordinate)
         location = torch.as_tensor(wired.fn(*parents)).to(self.known)
         if isinstance(wired.scale, Source):
             return _Value(location, self.known[..., wired.scale.column], wired.coordinate)

@@ -5,6 +5,17 @@ from bayeswm.data.dataframe import from_dataframe
 from bayeswm.data.measured import measured
 from bayeswm.data.minari import from_minari, to_minari
 from bayeswm.data.registry import measured_file, source
+from bayeswm.data.rows import from_rows
 from bayeswm.data.simulate import simulate
 
-__all__ = ["collect", "from_dataframe", "from_minari", "measured", "measured_file", "simulate", "source", "to_minari"]
+__all__ = [
+    "collect",
+    "from_dataframe",
+    "from_minari",
+    "from_rows",
+    "measured",
+    "measured_file",
+    "simulate",
+    "source",
+    "to_minari",
+]

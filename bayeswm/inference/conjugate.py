@@ -6,17 +6,21 @@ import math
 from dataclasses import dataclass
 from typing import override
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from bayeswm.base.errors import SpecError
+from bayeswm.base.random import make_generator
 from bayeswm.inference.affine import AffineMean, Rows
 from bayeswm.inference.joint import Inference, Inferred, Joint
 from bayeswm.inference.normal_inverse_gamma import NormalInverseGamma, NormalRegression
 
 # of the noise's floor, what is left to a standard deviation that was drawn below it
 _LEAST = 1e-3
+# weighted points at most that a posterior is turned into
+_NODES = 10_000
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,51 @@ class Conjugate(Inference):
                 sites[part.site] = (variance.sqrt() - floor).clamp(min=_LEAST * floor)
             values = mean.coefficients.values(flat) | sites
             return Inferred({k: values[k][None] for k in joint.laws}, {}, {"log_evidence": evidence})
+
+    def nodes(self, joint: Joint, *, order: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Return a normal posterior as weighted points, the nodes of a product of Gauss-Hermite rules.
+
+        Expectations of polynomials of the parameters, of a degree below twice the order in each direction, are exact.
+
+        Parameters
+        ----------
+        joint : Joint
+            With known noise.
+        order : int
+            Nodes along each direction in which the posterior is uncertain.
+
+        Returns
+        -------
+        tuple of dict of Tensor, shape (nodes, ...), and Tensor, shape (nodes,)
+            Values of each parameter, and log weights.
+
+        Raises
+        ------
+        SpecError
+            For unknown noise, a density that is no such regression, or more than 10,000 nodes.
+        """
+        mean = AffineMean(joint)
+        mean.check(make_generator(0))
+        size = len(mean.coefficients.mean)
+        centre, covariance = mean.coefficients.mean.clone(), torch.zeros(size, size, dtype=torch.float64)
+        for part in self._parts(joint, mean):
+            if not isinstance(part.law, NormalRegression):
+                raise SpecError("expected known noise for nodes of a normal posterior, got a law: give noise= a number")
+            centre[part.index] += part.law.mean
+            index = torch.tensor(part.index)
+            covariance[index[:, None], index] = part.law.covariance
+        variance, directions = torch.linalg.eigh(covariance)
+        axes = (directions * variance.clamp(min=0).sqrt())[:, variance > 1e-14 * variance.amax()]
+        count = order ** axes.shape[1]
+        if not 1 <= count <= _NODES:
+            raise SpecError(
+                f"expected between 1 and {_NODES} nodes, got order {order} in {axes.shape[1]} directions; fix "
+                "parameters that do not matter, or draw instead"
+            )
+        points, weight = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(order))
+        grid = torch.cartesian_prod(*[points] * axes.shape[1]).view(count, -1)
+        log_weight = torch.cartesian_prod(*[weight.log()] * axes.shape[1]).view(count, -1).sum(-1)
+        return mean.coefficients.values(centre + grid @ axes.mT), torch.log_softmax(log_weight, 0)
 
     def _parts(self, joint: Joint, mean: AffineMean) -> list[_Part]:
         """Return the regressions that have nothing in common, each with its posterior."""

@@ -20,6 +20,7 @@ from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Structure
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
+from bayeswm.inference.conjugate import Conjugate
 from bayeswm.inference.constraints import Unconstrained
 from bayeswm.inference.filtering import Filter
 from bayeswm.inference.hmc import HMC
@@ -279,6 +280,46 @@ class BayesianDynamics(DynamicsModel):
         rounds = [permutation(count, generator, device="cpu") for _ in range(-(-worlds // count))]
         picked = torch.cat(rounds)[:worlds]
         return specification.worlds({k: v.flatten(0, 1)[picked] for k, v in inferred.values.items()})
+
+    def nodes(self, order: int = 20) -> Worlds:
+        """Return a normal posterior as worlds at the nodes of a Gauss-Hermite rule, with its weights, and not as draws.
+
+        What is asked of these worlds has no sampling error over worlds: means and variances of answers that are
+        polynomials of the parameters, such as one step of a linear system, are exact. They are the whole posterior,
+        which with many parameters are too many worlds.
+
+        Parameters
+        ----------
+        order : int
+            Nodes along each direction in which the posterior is uncertain.
+
+        Raises
+        ------
+        SpecError
+            If the inference is not :class:`bayeswm.inference.Conjugate`, the noise is not known, or there are more than
+            10,000 nodes.
+
+        Examples
+        --------
+        s1 = theta a + w with theta ~ N(1, 1) and w ~ N(0, 1), of which a = 1, s1 = 2 was seen. Under a = 3 it would
+        have been 2 + 2 theta, theta ~ N(1.5, 0.5):
+
+        >>> import bayeswm as bwm
+        >>> schema = bwm.Schema(state=[bwm.Variable("s")], action=[bwm.Variable("a")], time_step=1.0)
+        >>> structure = bwm.structures.Linear(schema, A=0.0, B=torch.distributions.Normal(1.0, 1.0))
+        >>> model = BayesianDynamics(structure=structure, noise=1.0, inference=bwm.inference.Conjugate())
+        >>> seen = bwm.Trajectories(schema, state=[[[0.0], [2.0]]], action=[[[1.0]]])
+        >>> nodes = model.fit(seen, seed=0, progress=False).nodes()
+        >>> found = bwm.causal.counterfactual(nodes, seen, bwm.do(a=3.0), in_training=True)
+        >>> round(found.mean.item(), 6), round(found.variance.item(), 6)
+        (5.0, 2.0)
+        """
+        specification, _, data = self._fitted
+        if not isinstance(self.inference, Conjugate):
+            raise SpecError(f"expected inference=Conjugate() for nodes of a posterior, got {self.inference!r}")
+        with torch.no_grad():
+            values, log_weight = self.inference.nodes(specification.joint(data), order=order)
+            return specification.worlds(values).reweight(log_weight, exhaustive=True)
 
     @override
     def prior(self, worlds: int, *, generator: torch.Generator) -> Worlds:

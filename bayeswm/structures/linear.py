@@ -25,8 +25,8 @@ class Linear(Structure):
 
     Parameters
     ----------
-    schema : Schema
-        Variables of state and action; no context.
+    schema : Schema, optional
+        Variables of state and action; no context. Those of the training data by default (see :meth:`bind`).
     A : float or Tensor or Distribution, shape (S, S), optional
         By default the law Normal(identity, 1).
     B : float or Tensor or Distribution, shape (S, A), optional
@@ -47,13 +47,24 @@ class Linear(Structure):
     >>> values = {k: torch.as_tensor(p.value) for k, p in drift.parameters().items()}
     >>> drift.transition(values, torch.tensor([1.0]), torch.tensor([2.0]), torch.zeros(0), 0)[0]
     tensor([1.1000])
+
+    For whatever variables the data have, with an offset to learn:
+
+    >>> line = Linear(c=Normal(0.0, 10.0))
+    >>> line.schema, list(line.bind(schema).parameters())
+    (None, ['A', 'B', 'c'])
     """
 
-    def __init__(self, schema: Schema, *, A: Value | None = None, B: Value | None = None, c: Value = 0.0) -> None:
+    def __init__(
+        self, schema: Schema | None = None, *, A: Value | None = None, B: Value | None = None, c: Value = 0.0
+    ) -> None:
+        self._schema, self._given = schema, {"A": A, "B": B, "c": c}
+        self.values: dict[str, Tensor | Distribution] = {}
+        if schema is None:
+            return
         if schema.context.size:
             raise SpecError(f"Linear: expected no context, got ({', '.join(schema.context.columns)}); use FromFunction")
         s, a = schema.state.size, schema.action.size
-        self._schema = schema
         zeros, identity = (torch.zeros(s, a, dtype=torch.float64), torch.eye(s, dtype=torch.float64))
         given: dict[str, tuple[Value, tuple[int, ...]]] = {
             "A": (Normal(identity, 1.0) if A is None else A, (s, s)),
@@ -65,11 +76,17 @@ class Linear(Structure):
 
     @property
     @override
-    def schema(self) -> Schema:
+    def schema(self) -> Schema | None:
         return self._schema
 
     @override
+    def bind(self, schema: Schema) -> Structure:
+        return super().bind(schema) if self._schema is not None else Linear(schema, **self._given)
+
+    @override
     def parameters(self) -> dict[str, Parameter]:
+        if self._schema is None:
+            raise SpecError("expected a linear map bound to variables; fit a model of it, or call .bind(schema)")
         return {name: Parameter(value) for name, value in self.values.items()}
 
     @override
@@ -92,13 +109,16 @@ class Linear(Structure):
 
     @override
     def config(self) -> dict[str, Any]:
+        if self._schema is None:
+            return {"schema": None, **{name: encode(value) for name, value in self._given.items()}}
         return {"schema": self._schema.to_dict(), **{name: encode(value) for name, value in self.values.items()}}
 
     @classmethod
     @override
     def from_config(cls, config: Mapping[str, Any]) -> Self:
         values = {name: decode(value) for name, value in config.items() if name != "schema"}
-        return cls(Schema.from_dict(config["schema"]), **values)
+        schema = config["schema"]
+        return cls(None if schema is None else Schema.from_dict(schema), **values)
 
 
 def _shaped(name: str, value: Value, shape: tuple[int, ...]) -> Tensor | Distribution:

@@ -341,6 +341,14 @@ def test_tensors_that_share_memory_and_odd_shapes(tmp_path: Path) -> None:
     assert torch.equal(again.values, values)
 
 
+def test_a_checksum_depends_on_numbers_and_not_on_strides() -> None:
+    one = torch.arange(8.0).double()[::4][1:]  # contiguous, with a stride of 4
+    assert one.stride() == (4,)
+    checksum = saving_module.checksum
+    assert checksum({}, {"x": one}) == checksum({}, {"x": torch.tensor([4.0], dtype=torch.float64)})
+    assert checksum({}, {"x": one}) != checksum({}, {"x": torch.tensor([5.0], dtype=torch.float64)})
+
+
 def test_what_cannot_be_described_is_named(tmp_path: Path) -> None:
     class Odd(OwnPendulum):
         def config(self) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def test_errors_of_structural_models() -> None:
         StructuralModel({"a": Mechanism(lambda: 0.0)}, schema=schema)
     with pytest.raises(bwm.SpecError, match="cycle"):
         one_slice(c1(), bwm.do(Z=Mechanism(lambda Y: Y)))
-    with pytest.raises(bwm.SpecError, match="a Mechanism for 'a'"):
+    with pytest.raises(bwm.SpecError, match="a Mechanism or Learned for 'a'"):
         StructuralModel({"a": lambda: 0.0})  # pyright: ignore[reportArgumentType]
 
 

@@ -93,6 +93,22 @@ def test_known_noise_serves_columns_that_share_coefficients() -> None:
     assert found.statistics["log_evidence"] == pytest.approx(float(marginal.log_prob(y)), rel=1e-10)
     drawn = torch.cat((found.values["gain"][0], found.values["offset"][0]), -1)
     assert min(gaussian_p(drawn, centre + gain @ (y - design @ centre), after)) > BUDGET
+    # and as weighted points
+    values, log_weight = Conjugate().nodes(joint, order=4)
+    points, weight = torch.cat((values["gain"], values["offset"]), -1), log_weight.exp()
+    mean_of = weight @ points
+    torch.testing.assert_close(mean_of, centre + gain @ (y - design @ centre))
+    torch.testing.assert_close(torch.einsum("n,ni,nj->ij", weight, points - mean_of, points - mean_of), after)
+    fourth = weight @ (points[:, 0] - mean_of[0]) ** 4
+    torch.testing.assert_close(fourth, 3 * after[0, 0] ** 2)
+
+
+def test_nodes_that_there_cannot_be() -> None:
+    with pytest.raises(SpecError, match="known noise for nodes"):
+        Conjugate().nodes(unknown(), order=3)
+    joint = gaussian_joint(by_column(PHI), Y, laws={"w": PRIOR}, noise={"x": 0.3, "y": 2.0})
+    with pytest.raises(SpecError, match="got order 5 in 6 directions"):
+        Conjugate().nodes(joint, order=5)
 
 
 @pytest.mark.statistical

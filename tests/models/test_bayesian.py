@@ -35,6 +35,27 @@ def linear_data(**sizes: int) -> bwm.Trajectories:
     return simulate(structure, NOISE, **sizes)
 
 
+def test_nodes_are_the_posterior() -> None:
+    data = linear_data()
+    inference = bwm.inference.Conjugate(draws=4000)
+    model = bwm.BayesianDynamics(structure=Linear(SCHEMA, A=torch.eye(2).double()), noise=NOISE, inference=inference)
+    model.fit(data, seed=0, progress=False)
+    nodes = model.nodes(order=5)
+    assert (len(nodes), nodes.exhaustive) == (25, True)
+    points, drawn = nodes.parameters["B"][..., 0], model.posterior["B"][0, ..., 0]
+    mean = nodes.weight @ points
+    covariance = torch.einsum("n,ni,nj->ij", nodes.weight, points - mean, points - mean)
+    with pytest.raises(bwm.SpecError, match="expected a fitted model"):
+        bwm.BayesianDynamics(structure=Linear(SCHEMA), noise=NOISE, inference=inference).nodes()
+    model.inference = QUICK
+    with pytest.raises(bwm.SpecError, match=r"inference=Conjugate\(\) for nodes"):
+        model.nodes()
+    z = (drawn.mean(0) - mean) / (covariance.diagonal() / len(drawn)).sqrt()
+    assert float(z.abs().max()) < 4.5
+    ratio = (drawn.var(0) / covariance.diagonal() - 1) / (2 / len(drawn)) ** 0.5
+    assert float(ratio.abs().max()) < 4.5
+
+
 def conjugate(data: bwm.Trajectories) -> list[tuple[Tensor, Tensor]]:
     """Exact posterior of each row of (A, B, c): mean and Cholesky factor, for the priors N(identity, 1) and N(0, 1)."""
     t = data.transitions()

@@ -51,10 +51,24 @@ def test_description_round_trip() -> None:
         Linear(SCHEMA),
         Linear(SCHEMA, A=A, B=LogNormal(0.0, 1.0), c=Normal(torch.zeros(2), 0.1)),
         Linear(Schema(state=[Variable("x")], time_step=1.0)),
+        Linear(c=Normal(0.0, 0.1)),
     ):
         again = Linear.from_config(structure.config())
         assert again.config() == structure.config()
         assert again.schema == structure.schema
+
+
+def test_it_takes_the_variables_of_the_data() -> None:
+    free = Linear(A=0.5, c=Normal(0.0, 3.0))
+    assert free.schema is None
+    bound = free.bind(SCHEMA)
+    assert bound.config() == Linear(SCHEMA, A=0.5, c=Normal(0.0, 3.0)).config()
+    with pytest.raises(SpecError, match="expected state"):
+        bound.bind(Schema(state=[Variable("x")], time_step=0.1))
+    with pytest.raises(SpecError, match="bound to variables"):
+        free.parameters()
+    with pytest.raises(SpecError, match="schema"):
+        bwm.KnownDynamics(structure=free)
 
 
 def test_what_does_not_fit() -> None:
