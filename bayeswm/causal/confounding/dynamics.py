@@ -19,6 +19,7 @@ from bayeswm.causal.confounding.behavioural import BehaviouralDynamics
 from bayeswm.causal.confounding.choice import choose_strategy
 from bayeswm.causal.confounding.learned import Causes, learn_causes
 from bayeswm.causal.confounding.log import Recipe, same_but
+from bayeswm.causal.confounding.mechanisms import Given, structural_of
 from bayeswm.causal.confounding.strategies import Persistent, Strategy, Unconfounded, Unidentified
 from bayeswm.causal.time_graph import TimeGraph
 
@@ -40,7 +41,7 @@ class CausalDynamics(DynamicsModel):
     ----------
     graph : TimeGraph
         Who acts on whom: states at t on states at t + 1, actions at t on states at t + 1.
-    dynamics : DynamicsModel
+    dynamics : DynamicsModel, optional
         A model to fit a copy of: any family with any structure. It sees hidden causes as further context, in this
         order: recorded causes by their names, ``<action>_residual`` for an instrument, ``<action>_logged`` behind a
         front door (where the mediators are its actions), a hidden variable by its name where it was measured. For
@@ -95,16 +96,19 @@ class CausalDynamics(DynamicsModel):
         self,
         graph: TimeGraph,
         *,
-        dynamics: DynamicsModel,
+        dynamics: DynamicsModel | None = None,
+        mechanisms: Given | Mapping[str, Given] | None = None,
         behaviour: DynamicsModel | None = None,
         proxy_error: Mapping[str, float] | None = None,
     ) -> None:
         if not isinstance(graph, TimeGraph):
             raise SpecError(f"expected a TimeGraph, got {type(graph).__name__}")
         for name, value in {"dynamics": dynamics, "behaviour": behaviour}.items():
-            if not isinstance(value, DynamicsModel) and not (name == "behaviour" and value is None):
+            if value is not None and not isinstance(value, DynamicsModel):
                 raise SpecError(f"expected a model as {name}=, got {type(value).__name__}")
-        self.graph, self.dynamics, self.behaviour = graph, dynamics, behaviour
+        if (dynamics is None) == (mechanisms is None):
+            raise SpecError("expected dynamics= or mechanisms=, got " + ("neither" if dynamics is None else "both"))
+        self.graph, self.dynamics, self.mechanisms, self.behaviour = graph, dynamics, mechanisms, behaviour
         self.proxy_error = None if proxy_error is None else dict(proxy_error)
         self._causes: Causes | None = None
         self._outcome: DynamicsModel | None = None
@@ -116,6 +120,12 @@ class CausalDynamics(DynamicsModel):
         if self._causes is None or self._outcome is None:
             raise SpecError("expected a fitted model: call .fit(log) first")
         return self._causes, self._outcome
+
+    @property
+    def _prototype(self) -> DynamicsModel:
+        if self.dynamics is None:
+            raise SpecError("expected dynamics= or mechanisms=, got neither")
+        return self.dynamics
 
     @property
     @override
@@ -185,7 +195,11 @@ class CausalDynamics(DynamicsModel):
             proxy_error=self.proxy_error,
             seed=seed,
         )
-        outcome = copy.deepcopy(self.dynamics).fit(whole, seed=seed, progress=progress)
+        if self.mechanisms is not None:
+            prototype: DynamicsModel = structural_of(self.graph, causes.recipe, self.mechanisms)
+        else:
+            prototype = copy.deepcopy(self._prototype)
+        outcome = prototype.fit(whole, seed=seed, progress=progress)
         if isinstance(strategy, Persistent):
             drawn = outcome.draw(1, generator=torch.Generator().manual_seed(0))
             if not drawn.episode_noise_size:
@@ -255,4 +269,5 @@ class CausalDynamics(DynamicsModel):
     @override
     def __repr__(self) -> str:
         what = "not fitted" if self._causes is None else str(self.strategy)
-        return f"CausalDynamics({self.dynamics!r}, {what})"
+        learner = self._outcome or self.dynamics or self.mechanisms
+        return f"CausalDynamics({learner!r}, {what})"
