@@ -122,7 +122,8 @@ class Slices:
         chosen = [(f"policy_of_{a}[{t}]", at(a, t)) for a in self.action for t in range(self.k)]
         if not chosen:
             return True
-        graph = CausalGraph([*self.graph.edges, *chosen], self.graph.confounded).do(self.done)
+        names = [*self.graph.order, *(policy for policy, _ in chosen)]
+        graph = CausalGraph([*self.graph.edges, *chosen], self.graph.confounded, variables=names).do(self.done)
         return graph.d_separated(self.after, [policy for policy, _ in chosen], given=self.now)
 
     def adjusted(self, recorded: Sequence[str]) -> Unconfounded | Adjusted | None:

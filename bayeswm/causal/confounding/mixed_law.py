@@ -241,10 +241,14 @@ class MixedLaw(Law):
         if not isinstance(law, Gaussian | MultivariateGaussian) or width == 0.0:
             return law, law.mean.new_zeros(*law.mean.shape, 0), weight.log()
         mean, slopes = law.mean, list[Tensor]()
-        for axis in torch.eye(self.drawn, dtype=points.dtype, device=points.device):
-            up, down = (self._at(points + sign * width * axis).mean for sign in (1, -1))
-            slopes.append((up - down) / 2)
-            mean = mean + (up + down - 2 * law.mean) / 2  # a bend moves the mean of a kernel
+        count = _FINE[self.drawn]
+        axis = points[:: count ** (self.drawn - 1), 0]  # the points are a grid: its differences give slopes and bends
+        grid = law.mean.unflatten(2, (count,) * self.drawn)
+        for k in range(self.drawn):
+            (slope,) = torch.gradient(grid, spacing=(axis,), dim=2 + k, edge_order=2)
+            (bend,) = torch.gradient(slope, spacing=(axis,), dim=2 + k, edge_order=2)
+            slopes.append(width * slope.flatten(2, 1 + self.drawn))
+            mean = mean + width**2 / 2 * bend.flatten(2, 1 + self.drawn)  # a bend moves the mean of a kernel
         centred = (
             Gaussian(mean, law.variance.sqrt())
             if isinstance(law, Gaussian)

@@ -5,7 +5,8 @@ from torch import Tensor
 from torch.distributions import Normal
 
 import bayeswm as bwm
-from bayeswm.causal import TimeGraph
+from bayeswm.base.random import make_generator
+from bayeswm.causal import Adjusted, CausalDynamics, Instrumented, Proxied, TimeGraph
 from bayeswm.structures import FromFunction
 
 STATE = [("s[t]", "s[t+1]"), ("a[t]", "s[t+1]"), ("s[t]", "a[t]")]
@@ -52,3 +53,27 @@ def affine(*context: str, action: str = "a") -> bwm.BayesianDynamics:
     parameters = {"A": Normal(0.0, 3.0), "B": Normal(0.0, 3.0), "C": wide, "D": Normal(0.0, 3.0)}
     structure = FromFunction(step, schema=seen, parameters=parameters, name="affine")
     return bwm.BayesianDynamics(structure=structure, inference=bwm.inference.Conjugate())
+
+
+ONE = torch.ones(1, dtype=torch.float64)
+
+
+def fitted(log: bwm.Trajectories, *context: str, graph: TimeGraph = C2, **kwargs) -> CausalDynamics:
+    """Causal dynamics with an affine outcome."""
+    model = CausalDynamics(graph, dynamics=affine(*context), **kwargs)
+    return model.fit(log, seed=0, progress=False)
+
+
+def one_step(model: bwm.DynamicsModel, *, worlds: int = 400) -> tuple[float, float, float]:
+    """Mean, variance and epistemic standard deviation of s' from s = 1 with a = 1."""
+    p = model.predictive(ONE, ONE, worlds=worlds, generator=make_generator(1))
+    return float(p.mean), float(p.variance), float(p.epistemic_variance) ** 0.5
+
+
+# what was recorded, what the model of outcomes sees, further arguments, and the strategy
+CASES = {
+    "e": (("e",), ("e",), {}, Adjusted(("e",))),
+    "nu": (("nu",), ("a_residual",), {}, Instrumented(("nu",), ("a",))),
+    "z": (("z",), ("e",), {"proxy_error": {"z": Z_ERROR}}, Proxied("e", ("z",))),
+    "z and y": (("z", "y"), ("e",), {}, Proxied("e", ("z", "y"))),
+}

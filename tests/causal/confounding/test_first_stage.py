@@ -29,7 +29,7 @@ def rows(instruments: int = 1, actions: int = 1) -> Rows:
 
 @pytest.mark.parametrize(("instruments", "actions"), [(1, 1), (2, 2)])
 def test_another_first_stage_is_another_reading_of_the_same_step(instruments, actions):
-    """What instrument_control gives is the residual that was learned with, whatever a world takes the first stage for."""
+    """What instrument_control gives is the residual that was learned with, whatever first stage a world has."""
     data = rows(instruments, actions)
     index = list(range(actions))
     stage = instrument_stage(data, index)

@@ -60,8 +60,8 @@ def test_a_column_without_noise_keeps_that_of_the_cause():
 def test_curved_steps_against_dense_integration():
     """Moments are polynomial and exact; densities agree with a fine grid over the cause.
 
-    A kernel of width 0.3 leaves out a bend of 0.3 * 0.3^2 * sqrt(2) = 0.04, against a scale of 0.5 of the noise: what is
-    left in a log density is of the order of its square, 0.006, and in a cdf of a tenth of that.
+    A kernel of width 0.3 leaves out a bend of 0.3 * 0.3^2 * sqrt(2) = 0.04, against a scale of 0.5 of the noise: what
+    is left in a log density is of the order of its square, 0.006, and in a cdf of a tenth of that.
     """
     law = Curved(WEIGHT, bend=0.3, scale=(0.5, 0.5)).law(STATE)
     assert not law.exact

@@ -1,8 +1,8 @@
 import torch
-from tests.planning.search.test_box_qp import programs
 
 from bayeswm.planning.search.box_lbfgs import BoxLBFGS
 from bayeswm.planning.search.box_qp import box_qp
+from tests.planning.search.test_box_qp import programs
 
 
 def minimised(search, function, iterations):

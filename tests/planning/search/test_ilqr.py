@@ -2,13 +2,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.planning.search.test_gradient import exploding
 
 import bayeswm as bwm
 from bayeswm.base.errors import SpecError
 from bayeswm.planning import ILQR, Gradient, Objective, quadratic
 from bayeswm.planning.search.box_qp import box_qp
 from tests.planning.linear_systems import linear_problem, starts
+from tests.planning.search.test_gradient import exploding
 
 PENDULUM = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium())
 
