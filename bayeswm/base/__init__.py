@@ -13,6 +13,7 @@ from bayeswm.base.errors import (
     FitWarning,
     NotInvertible,
     SpecError,
+    SupportWarning,
     UndefinedWarning,
     UnknownVariableError,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "SpecError",
     "Structure",
     "StructureWorlds",
+    "SupportWarning",
     "Trajectories",
     "Transitions",
     "Trigonometric",

@@ -80,3 +80,7 @@ class EstimateWarning(BayeswmWarning):
 
 class FitWarning(BayeswmWarning):
     """A fit ended, but part of it failed or stopped early."""
+
+
+class SupportWarning(BayeswmWarning):
+    """An answer rests on states or actions that the data hardly contain."""

@@ -95,8 +95,11 @@ class Gaussian(Law):
     """
 
     def __init__(self, mean: Tensor, scale: Tensor | None = None, *, noisy: tuple[int, ...] | None = None) -> None:
-        if scale is not None and scale.ndim >= mean.ndim and scale.shape != mean.shape:
-            mean = mean.expand(common_shape(mean.shape, scale.shape))
+        if scale is not None and scale.ndim >= mean.ndim:
+            # one number a column, in as many axes, is the common case and leaves the mean as it is
+            plain = scale.ndim == mean.ndim and scale.numel() == scale.shape[-1] == mean.shape[-1]
+            if not plain and scale.shape != mean.shape:
+                mean = mean.expand(common_shape(mean.shape, scale.shape))
         self._mean = mean
         self.scale = scale
         self.noisy = None if noisy is None or len(noisy) == mean.shape[-1] else noisy
@@ -141,6 +144,8 @@ class Gaussian(Law):
     @override
     def abduct(self, next_state: Tensor, *, tolerance: float | None = None) -> Tensor:
         residual = next_state - self._mean
+        if self.scale is not None and self.noisy is None and bool((self.scale > 0).all()):
+            return residual / self.scale
         spread = self.spread.expand(residual.shape)
         silent = spread <= 0
         contradiction = silent & ~_within(residual, self._mean, tolerance)

@@ -39,6 +39,10 @@ class Step(NamedTuple):
     resolved: bool
     valid: Tensor | None = None
 
+    def weight(self, mean: Tensor) -> Tensor:
+        """Return the weights for means (W, P, ...), broadcastable to (W, ...)."""
+        return self.log_weight.exp().to(mean).view(-1, *(1,) * (mean.ndim - 2))
+
 
 class Split(NamedTuple):
     """Moments of a mixture over worlds.
@@ -92,21 +96,15 @@ def split_moments(
     """
     matrix = spread.ndim > mean.ndim
     outer = (lambda d: d[..., :, None] * d[..., None, :]) if matrix else torch.square
-    if merged:  # a particle keeps the weight of the world that its first step was taken in
-        weight = (weight / mean.shape[1]).repeat_interleave(mean.shape[1], 0)
-        mean, spread = mean.flatten(0, 1)[:, None], spread.flatten(0, 1)[:, None]
-        valid = None if valid is None else valid.flatten(0, 1)[:, None]
+    if merged:
+        spread = spread.flatten(0, 1)[:, None]
+        mean, weight, valid = _one_pool(mean, weight, valid)
+    world_mean, weight, count = _by_world(mean, weight, valid)
     if valid is None:
-        count = mean.new_full((1,) * (mean.ndim - 1), mean.shape[1])
-        world_mean, law = mean.mean(1), spread.mean(1)
+        law = spread.mean(1)
         scatter = outer(mean - world_mean[:, None]).sum(1)
     else:
-        inside = valid[..., None]
-        count = inside.sum(1).to(mean)
-        world_mean = torch.where(inside, mean, 0.0).sum(1) / count.clamp(min=1)
-        weight = torch.where(count > 0, weight, 0.0)
-        weight = weight / weight.sum(0)  # 0 / 0 = NaN where every particle diverged
-        inside = inside[..., None] if matrix else inside
+        inside = valid[..., None, None] if matrix else valid[..., None]
         law = torch.where(inside, spread, 0.0).sum(1) / (count[..., None] if matrix else count).clamp(min=1)
         scatter = torch.where(inside, outer(mean - world_mean[:, None]), 0.0).sum(1)
 
@@ -142,6 +140,32 @@ def split_moments(
     return Split(center, aleatoric, between, total)
 
 
+def pooled_mean(mean: Tensor, weight: Tensor, *, valid: Tensor | None = None, merged: bool = False) -> Tensor:
+    """Return the mean of a mixture alone, shape (*batch, S): that of :func:`split_moments`, as are the arguments."""
+    if merged:
+        mean, weight, valid = _one_pool(mean, weight, valid)
+    world_mean, weight, _ = _by_world(mean, weight, valid)
+    return world_mean[0] if len(mean) == 1 and valid is None else (weight * world_mean).sum(0)
+
+
+def _one_pool(mean: Tensor, weight: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return particles as worlds of one: each keeps the weight of the world that its first step was taken in."""
+    weight = (weight / mean.shape[1]).repeat_interleave(mean.shape[1], 0)
+    return mean.flatten(0, 1)[:, None], weight, None if valid is None else valid.flatten(0, 1)[:, None]
+
+
+def _by_world(mean: Tensor, weight: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each world's mean, its weight among those that have particles left, and how many it has."""
+    if valid is None:
+        by_world = mean.squeeze(1) if mean.shape[1] == 1 else mean.mean(1)
+        return by_world, weight, mean.new_full((1,) * (mean.ndim - 1), mean.shape[1])
+    inside = valid[..., None]
+    count = inside.sum(1).to(mean)
+    weight = torch.where(count > 0, weight, 0.0)
+    weight = weight / weight.sum(0)  # 0 / 0 = NaN where every particle diverged
+    return torch.where(inside, mean, 0.0).sum(1) / count.clamp(min=1), weight, count
+
+
 def valid_particles(law: Law, diverged: Tensor) -> Tensor:
     """Return which particles count at a step, shape (W, P, *batch): those whose law is finite and that live.
 
@@ -165,7 +189,7 @@ def step_moments(step: Step, *, matrix: bool = False, merged: bool = False) -> S
     return split_moments(
         mean,
         step.law.covariance if matrix else step.law.variance,
-        step.log_weight.exp().to(mean).view(-1, *(1,) * (mean.ndim - 2)),
+        step.weight(mean),
         exhaustive=step.exhaustive,
         resolved=step.resolved,
         valid=step.valid,

@@ -15,6 +15,7 @@ from bayeswm.base.density import Joint, by_outcome, joint_log_score, marginal_lo
 from bayeswm.base.errors import DataError, EstimateWarning, SpecError, UndefinedWarning
 from bayeswm.base.laws import Law
 from bayeswm.base.mixture import Estimate, LogScore, Split, Step, circular_mean, mix_mean, step_moments, valid_particles
+from bayeswm.base.path_moments import path_mean, path_moments
 from bayeswm.base.quantiles import step_cdf, step_quantile
 from bayeswm.base.sampling import draw_paths, draw_step
 from bayeswm.base.schema import Variables
@@ -117,7 +118,7 @@ class Predictive:
         self._joint = joint
         self._view = view
         self._aleatoric = aleatoric
-        self._moments: tuple[Split, bool] | None = None
+        self._moments: dict[str, tuple[tuple[Tensor, ...], bool]] = {}
 
     # --- shape ----------------------------------------------------------------------------------------------------
 
@@ -282,7 +283,11 @@ class Predictive:
     @property
     def mean(self) -> Tensor:
         """Mean, shape (*batch, H, S)."""
-        return self._checked(self._split.mean, "the mean")
+
+        def found() -> tuple[Tensor, ...]:
+            return (self._joined(path_mean(self._steps, fresh_worlds=self.fresh_worlds)),)
+
+        return self._checked(self._kept("mean", found)[0], "the mean")
 
     @property
     def variance(self) -> Tensor:
@@ -336,21 +341,37 @@ class Predictive:
 
     @property
     def _split(self) -> Split:
-        """Moments of all steps; kept, but for a gradient never those that were made without one."""
+        """Moments of all steps."""
+
+        def found() -> tuple[Tensor, ...]:
+            parts = path_moments(self._steps, fresh_worlds=self.fresh_worlds)
+            split = Split(*(self._joined([part[i] for part in parts]) for i in range(4)))
+            if self._aleatoric is not None:
+                known = torch.minimum(self._aleatoric, split.total)
+                split = split._replace(aleatoric=known, between=split.total - self._aleatoric)
+            if not self.has_split:
+                nothing = torch.full_like(split.mean, float("nan"))
+                split = split._replace(aleatoric=nothing, between=nothing)
+            return split
+
+        return Split(*self._kept("split", found))
+
+    def _kept(self, name: str, found: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        """Return what was computed before; for a gradient never what was made without one."""
         grad = torch.is_grad_enabled()
-        if self._moments is not None and (self._moments[1] or not grad):
-            split, made_with_grad = self._moments
-            return Split(*(v.detach() for v in split)) if made_with_grad and not grad else split
-        steps = [self._split_at(h) for h in range(self.horizon)]
-        split = Split(*(self._stack([s[i] for s in steps]) for i in range(4)))
-        if self._aleatoric is not None:
-            known = torch.minimum(self._aleatoric, split.total)
-            split = split._replace(aleatoric=known, between=split.total - self._aleatoric)
-        if not self.has_split:
-            nothing = torch.full_like(split.mean, float("nan"))
-            split = split._replace(aleatoric=nothing, between=nothing)
-        self._moments = split, grad
-        return split
+        if name in self._moments and (self._moments[name][1] or not grad):
+            values, made_with_grad = self._moments[name]
+            return tuple(v.detach() for v in values) if made_with_grad and not grad else values
+        self._moments[name] = found(), grad
+        return self._moments[name][0]
+
+    @property
+    def _steps(self) -> list[Step]:
+        return [self._step(h) for h in range(self.horizon)]
+
+    def _joined(self, parts: list[Tensor]) -> Tensor:
+        """Put parts (*batch, h, S) one behind the other."""
+        return torch.cat(parts, -2).contiguous() if parts else self._stack([])
 
     def _split_at(self, h: int, *, matrix: bool = False) -> Split:
         return step_moments(self._step(h), matrix=matrix, merged=self.fresh_worlds and h > 0)
@@ -389,7 +410,7 @@ class Predictive:
         x = self._observed(x)
         if self.horizon == 0:
             return torch.zeros_like(x)
-        steps = [self._step(h) for h in range(self.horizon)]
+        steps = self._steps
 
         def each(x: Tensor) -> list[Tensor]:
             return [torch.stack([step_cdf(step, x[..., h, :], work=_WORK) for h, step in enumerate(steps)], -2)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
@@ -14,15 +15,22 @@ from bayeswm.base.along import Along, Policy, ask
 from bayeswm.base.counts import check_counts
 from bayeswm.base.errors import DataError, DivergenceWarning, SpecError
 from bayeswm.base.laws import Law
+from bayeswm.base.magnitudes import all_below
 from bayeswm.base.memory import available_memory
 from bayeswm.base.predictive import Predictive, checked_generator, warn_caller
 from bayeswm.base.random import standard_normal
+from bayeswm.base.shapes import common_shape
 from bayeswm.base.shuffle import Shuffle
 from bayeswm.base.trees import tree_map
 from bayeswm.base.worlds import Belief, Noise, Worlds
 
 if TYPE_CHECKING:
     from bayeswm.base.model import DynamicsModel
+
+# values of a step from which on results are put into one block at once; for fewer the calls cost more than the holes
+_LARGE = 2**13
+# bytes of a result that is not worth the question how much memory is left
+_UNASKED = 2**24
 
 
 def rollout(
@@ -126,14 +134,13 @@ def rollout(
     shuffle = Shuffle(drawn, generator, size=size) if fresh_worlds and steps > 1 else None
     paths: Tensor | None = None
     kept: list[Tensor] = []
+    small = math.prod(size) * drawn.schema.state.size < _LARGE
     laws: list[Law] = []
     store = _LawStore(steps)
-    bad = torch.zeros(size, dtype=torch.bool, device=drawn.device)
-    diverged: list[Tensor] = []
-    limit = divergence_limit(drawn.dtype)
-    for t in range(steps):
+    planned = plan.unbind(-2) if isinstance(plan, Tensor) else ()
+    for t, given in zip(range(steps), context.unbind(-2) if steps else (), strict=False):
         if isinstance(plan, Tensor):
-            action = plan[..., t, :]
+            action = planned[t]
         else:
             action = ask(plan, drawn, drawn.state(carry), step=t, size=size)
             if action.ndim > len(batch) + 1:
@@ -148,12 +155,18 @@ def rollout(
         meeting = shuffle.draw() if shuffle is not None and t > 0 else None
 
         def advance(
-            carry: Any, action: Tensor, step_noise: Tensor, *, t: int = t, meeting: Tensor | None = meeting
+            carry: Any,
+            action: Tensor,
+            step_noise: Tensor,
+            *,
+            t: int = t,
+            given: Tensor = given,
+            meeting: Tensor | None = meeting,
         ) -> tuple[Law, Any]:
             if shuffle is not None and meeting is not None:
-                law = shuffle.transition(carry, action, context[..., t, :], step=t, meeting=meeting)
+                law = shuffle.transition(carry, action, given, step=t, meeting=meeting)
             else:
-                law = drawn.transition(carry, action, context[..., t, :], step=t)
+                law = drawn.transition(carry, action, given, step=t)
             return law, law.push(step_noise)
 
         if checkpoint:
@@ -164,12 +177,8 @@ def rollout(
         if sensed:
             law = drawn.measurement(carry)
         laws.append(store.keep(law, t, size=x.numel()))
-        x = x.expand(*size, -1)
-        # one reduction tells whether anything went wrong; only then look particle by particle
-        if x.numel() and not bool(x.detach().abs().amax() < limit):
-            bad = bad | ~(x.detach().abs() < limit).all(-1)
-        diverged.append(bad)
-        if kept or (torch.is_grad_enabled() and x.requires_grad):
+        x = x if x.shape[:-1] == size else x.expand(*size, -1)
+        if small or kept or (torch.is_grad_enabled() and x.requires_grad):
             if paths is not None:  # gradients began after the first steps
                 kept, paths = list(paths[:t]), None
             kept.append(x)
@@ -180,8 +189,9 @@ def rollout(
         paths = torch.stack(kept)
     elif paths is None:
         paths = initial.new_empty(0, *size, initial.shape[-1])
-    if bool(bad.any()):
-        share = float(bad.double().mean())
+    diverged = _diverged(paths, divergence_limit(drawn.dtype))
+    if diverged is not None:
+        share = float(diverged[-1].double().mean())
         warn_caller(f"{share:.1%} of the particles diverged and are left out", DivergenceWarning)
 
     if sensed:
@@ -195,12 +205,20 @@ def rollout(
         time_step=drawn.schema.time_step,
         particles=paths,
         initial=begin,
-        diverged=torch.stack(diverged) if bool(bad.any()) else None,
+        diverged=diverged,
         resolved=resolved,
         fresh_worlds=fresh_worlds,
         joint=joint,
     )
     return drawn.finish(found)
+
+
+def _diverged(paths: Tensor, limit: float) -> Tensor | None:
+    """Return which particles of paths (H, ..., S) left the limit by each step, or None if none did."""
+    if all_below(paths, limit):  # one pass tells whether anything went wrong; only then look particle by particle
+        return None
+    outside = ~(paths.detach().abs() < limit).all(-1)
+    return outside.cumsum(0) > 0
 
 
 def _reports(
@@ -233,6 +251,7 @@ class _NoiseSource:
         self.worlds, self.noise, self.generator = worlds, Noise() if noise is None else noise, generator
         self.size = size
         self.shape = (*size[:2], *(size[2:] if noise_batch is None else noise_batch))
+        self._nothing: Tensor | None = None
         if not _fits(self.shape, size):
             raise SpecError(f"expected noise_batch= that broadcasts to the batch {size[2:]}, got {noise_batch}")
 
@@ -265,7 +284,9 @@ class _NoiseSource:
     def _draw(self, size: int) -> Tensor:
         worlds = self.worlds
         if size == 0:
-            return torch.empty(*self.shape, 0, dtype=worlds.dtype, device=worlds.device)
+            if self._nothing is None:
+                self._nothing = torch.empty(*self.shape, 0, dtype=worlds.dtype, device=worlds.device)
+            return self._nothing
         if self.generator is None:
             raise SpecError("expected generator=torch.Generator, since the system has noise, got none")
         return standard_normal((*self.shape, size), self.generator, dtype=worlds.dtype, device=worlds.device)
@@ -287,8 +308,8 @@ class _LawStore:
 
         ``size`` is the number of values of the state there; the law is not asked, since its moments may be costly.
         """
-        # the first law has no particle axis yet; for a small one the call costs more than the holes
-        if t == 0 or size < 2**13:
+        # the first law has no particle axis yet
+        if t == 0 or size < _LARGE:
             return law
         places = itertools.count()
 
@@ -330,7 +351,7 @@ def checked_arguments(
                 f"expected states of shape (*batch, {schema.state.size}) for {schema.state.columns}, "
                 f"got {tuple(state.shape)}"
             )
-        if not bool(state.isfinite().all()):
+        if not all_below(state):
             raise DataError(f"expected finite states, got NaN or infinity in {int((~state.isfinite()).sum())} value(s)")
         batch = tuple(state.shape[:-1])
     if callable(actions) and not isinstance(actions, Tensor):
@@ -358,13 +379,13 @@ def checked_arguments(
             f"expected actions of shape (*batch, horizon, {schema.action.size}) for {schema.action.columns}, "
             f"got {tuple(plan.shape)}"
         )
-    if not bool(plan.isfinite().all()):
+    if not all_below(plan):
         raise DataError(f"expected finite actions, got NaN or infinity in {int((~plan.isfinite()).sum())} value(s)")
     steps = plan.shape[-2] if horizon is None else horizon
     if steps > plan.shape[-2]:
         raise SpecError(f"expected actions for {steps} steps, got {plan.shape[-2]}")
     try:
-        full = torch.broadcast_shapes(batch, plan.shape[:-2])
+        full = common_shape(batch, plan.shape[:-2])
     except RuntimeError:
         raise DataError(
             f"expected batch shapes of states and actions that fit, got {batch} and {tuple(plan.shape[:-2])}"
@@ -411,7 +432,7 @@ def step_context(worlds: Worlds, context: Tensor | None, batch: tuple[int, ...],
             raise DataError(f"expected context= of {size} value(s) ({names}), got none")
         return torch.empty(*batch, max(steps, 1), 0, dtype=worlds.dtype, device=worlds.device)
     context = torch.as_tensor(context).to(worlds.device, worlds.dtype)
-    if context.ndim < 1 or context.shape[-1] != size or not bool(context.isfinite().all()):
+    if context.ndim < 1 or context.shape[-1] != size or not all_below(context):
         raise DataError(f"expected finite context of shape (*batch, {size}), got {tuple(context.shape)}")
     given = tuple(context.shape)
     if context.ndim != len(batch) + 2:
@@ -444,6 +465,8 @@ def check_memory(size: tuple[int, ...], steps: int, worlds: Worlds) -> None:
     for n in size:
         count *= n
     need = 3 * count * torch.finfo(worlds.dtype).bits // 8
+    if need < _UNASKED:
+        return
     free = available_memory(worlds.device)
     if free is not None and need > 0.8 * free:
         raise SpecError(

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from bayeswm.base.errors import ConfoundedError, DataError, SpecError, UnknownVariableError
 from bayeswm.base.laws import Gaussian, Law
+from bayeswm.base.magnitudes import any_missing
 from bayeswm.base.schema import Schema
+from bayeswm.base.shapes import common_shape
 from bayeswm.base.structure import Structure
 from bayeswm.base.trajectories import Trajectories
 
@@ -140,6 +142,13 @@ class Worlds(ABC):
             episodes there: of all that was measured, or, where the state is measured, of what followed the first one.
         """
 
+    def abduct(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> Noise:
+        """Draw all noise given whole episodes, as :meth:`smooth`, where their density is of no interest.
+
+        A leaf whose density costs something brings its own; it has to give the same noise.
+        """
+        return self.smooth(trajectory, generator=generator)[0]
+
     def beginning(self, trajectory: Trajectories) -> Law:
         """Return what is believed of each episode's first state, given what was measured there alone.
 
@@ -207,7 +216,7 @@ class Worlds(ABC):
         """Return worlds of the same system with other parameters and weights."""
 
     def __len__(self) -> int:
-        return len(self.log_weight)
+        return self.log_weight.shape[0]
 
     def __repr__(self) -> str:
         kind = "the posterior" if self.exhaustive else "draws"
@@ -352,7 +361,7 @@ class MarkovWorlds(Worlds):
     ) -> tuple[Tensor, Tensor]:
         if mask is not None and not bool(mask.all()):
             raise DataError("expected every state to be measured, got missing ones; use a model with sensor noise")
-        if bool(measurement.isnan().any()):
+        if any_missing(measurement):
             raise DataError("expected a measured state, got NaN; use a model with sensor noise and a mask")
         law = self.transition(carry, action, context, step=step)
         log_prob = law.log_prob(measurement)
@@ -364,42 +373,63 @@ class MarkovWorlds(Worlds):
 
     @override
     def smooth(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> tuple[Noise, Tensor]:
+        law, after, inside = self._of_episodes(trajectory)
+        return Noise(step=_solved(law, after, inside)), _inside(law.log_prob(after), inside).sum(-1)
+
+    @override
+    def abduct(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> Noise:
+        return Noise(step=_solved(*self._of_episodes(trajectory)))
+
+    def _of_episodes(self, trajectory: Trajectories) -> tuple[Law, Tensor, Tensor | None]:
+        """Return the law of every step of recorded episodes, what came, and where: see :meth:`_along`."""
         self.schema.check_same(trajectory.schema, who="the model")
         states, action, context = (
             v.to(self.device, self.dtype) for v in (trajectory.states(), trajectory.action, trajectory.step_context())
         )
-        if bool(states[:, 0].isnan().any()):
+        if any_missing(states[:, 0]):
             raise DataError(
                 "expected every state to be measured, got a missing first one; use a model with sensor noise"
             )
-        law, after, inside = self._along(self.start(states[:, 0]), states[:, 1:], action, context=context)
-        noise = torch.where(inside[..., None], law.abduct(after), float("nan"))
-        return Noise(step=noise), torch.where(inside, law.log_prob(after), 0.0).sum(-1)
+        return self._along(self.start(states[:, 0]), states[:, 1:], action, context=context)
 
     @override
     def log_likelihood(self, carry: Tensor, measurements: Tensor, actions: Tensor, context: Tensor) -> Tensor:
         law, after, inside = self._along(carry, measurements, actions, context=context)
-        return torch.where(inside, law.log_prob(after), 0.0)
+        return _inside(law.log_prob(after), inside)
 
-    def _along(self, carry: Tensor, states: Tensor, actions: Tensor, *, context: Tensor) -> tuple[Law, Tensor, Tensor]:
+    def _along(
+        self, carry: Tensor, states: Tensor, actions: Tensor, *, context: Tensor
+    ) -> tuple[Law, Tensor, Tensor | None]:
         """Return the law of every step of known states at once (time is one more batch axis), and what came.
 
-        NaN after the end of an episode is filled, so that no gradient meets it; the mask says where.
+        NaN after the end of an episode is filled, so that no gradient meets it; the mask says where, and is None where
+        no episode ends early.
         """
-        missing = states.isnan()
-        inside = ~missing.all(-1)
-        if bool((missing.any(-1) & inside).any()) or bool((inside.cummin(-1).values != inside).any()):
-            raise DataError("expected every state to be measured, got missing ones; use a model with sensor noise")
-        states = torch.where(missing, 0.0, states)
-        carry = carry.expand(*torch.broadcast_shapes(carry.shape[:2], (len(self), 1)), *states.shape[:-2], -1)
+        inside = None
+        if any_missing(states):
+            missing = states.isnan()
+            inside = ~missing.all(-1)
+            if bool((missing.any(-1) & inside).any()) or bool((inside.cummin(-1).values != inside).any()):
+                raise DataError("expected every state to be measured, got missing ones; use a model with sensor noise")
+            states = torch.where(missing, 0.0, states)
+            actions, context = (torch.where(inside[..., None], v, 0.0) for v in (actions, context))
+        carry = carry.expand(*common_shape(carry.shape[:2], (len(self), 1)), *states.shape[:-2], -1)
         later = states[..., :-1, :].expand(*carry.shape[:2], *states[..., :-1, :].shape)
         before = torch.cat((carry[..., None, :], later), -2)
-        filled = (torch.where(inside[..., None], v, 0.0) for v in (actions, context))
         steps = torch.arange(states.shape[-2], device=states.device)
-        law = self.transition(before, *filled, step=steps)
-        if bool(inside.all()):  # the moments of a law may be costly
+        law = self.transition(before, actions, context, step=steps)
+        if inside is None:  # the moments of a law may be costly
             return law, states, inside
         return law, torch.where(inside[..., None], states, law.mean), inside
+
+
+def _inside(log_prob: Tensor, inside: Tensor | None) -> Tensor:
+    return log_prob if inside is None else torch.where(inside, log_prob, 0.0)
+
+
+def _solved(law: Law, after: Tensor, inside: Tensor | None) -> Tensor:
+    noise = law.abduct(after)
+    return noise if inside is None else torch.where(inside[..., None], noise, float("nan"))
 
 
 class StructureWorlds(MarkovWorlds):
@@ -439,6 +469,7 @@ class StructureWorlds(MarkovWorlds):
         self.structure, self.law = structure, law
         self.schema = schema
         self.parameters = dict(parameters)
+        self._own = {k: v for k, v in self.parameters.items() if k != "process_noise"}
         if log_weight is None:
             if not self.parameters:
                 raise SpecError("expected parameters or log_weight=, to say how many worlds there are, got neither")
@@ -455,8 +486,7 @@ class StructureWorlds(MarkovWorlds):
     ) -> Law:
         if context is None:
             context = action.new_empty(*action.shape[:-1], 0)
-        own = {k: v for k, v in self.parameters.items() if k != "process_noise"}
-        mean, scale = self.structure.batched(own, carry, action, context, step)
+        mean, scale = self.structure.batched(self._own, carry, action, context, step)
         size = self.schema.state.size
         if mean.ndim != carry.ndim or mean.shape[-1] != size or (scale is not None and scale.shape[-1:] != (size,)):
             shapes = tuple(mean.shape[2:]), None if scale is None else tuple(scale.shape[2:])
@@ -468,7 +498,7 @@ class StructureWorlds(MarkovWorlds):
         if self.noisy == ():
             scale = None
         elif noise is not None:
-            scale = noise.view(len(self), *(1,) * (mean.ndim - 2), -1)
+            scale = noise.view(noise.shape[0], *(1,) * (mean.ndim - 2), noise.shape[1])
         if self.law is not None:
             return self.law(mean, scale, parameters=self.parameters, inputs=(carry, action, context))
         return Gaussian(mean, scale, noisy=self.noisy)

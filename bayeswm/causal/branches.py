@@ -12,7 +12,8 @@ from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import make_generator, standard_normal
 from bayeswm.base.rollout import checked_arguments, rollout
 from bayeswm.base.worlds import Belief, Noise, Worlds
-from bayeswm.causal.intervened import IntervenedWorlds, intervene
+from bayeswm.causal.intervened import IntervenedWorlds
+from bayeswm.causal.intervened_model import intervene
 from bayeswm.causal.intervention import Intervention
 
 

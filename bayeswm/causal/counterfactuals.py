@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import FitError, SpecError
+from bayeswm.base.errors import NotInvertible, SpecError, UndefinedWarning
+from bayeswm.base.kinds import Categorical
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import Predictive
-from bayeswm.base.random import make_generator, standard_normal
-from bayeswm.base.rollout import rollout
+from bayeswm.base.random import make_generator
 from bayeswm.base.trajectories import Trajectories
-from bayeswm.base.worlds import Noise, Worlds
-from bayeswm.causal.confounding.log import with_context
-from bayeswm.causal.intervened import IntervenedModel, IntervenedWorlds
+from bayeswm.base.worlds import Worlds
+from bayeswm.causal.abduction import is_even, solved_noise, weighed
+from bayeswm.causal.drawn_noise import DrawnNoise
+from bayeswm.causal.intervened import IntervenedWorlds
+from bayeswm.causal.intervened_model import IntervenedModel
 from bayeswm.causal.intervention import Intervention
-
-_LEAST_SHARE = 0.1
+from bayeswm.causal.partly_seen import PartlySeen, has_gaps
+from bayeswm.causal.structural import StructuralWorlds
+from bayeswm.causal.unique import check_unique
+from bayeswm.causal.unsettled import hidden_noise, missing_noise
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -29,11 +35,13 @@ class Counterfactual:
     Attributes
     ----------
     predictive : Predictive
-        What would have happened, over (episodes, H, S), in each world with the noise that it infers.
+        What would have happened, over (episodes, H, S), in each world with the noise that it infers; NaN beyond the end
+        of an episode.
     factual : Trajectories
         What happened.
     replayed : Predictive or None
-        Where the state is hidden, what is believed to have happened to it: the other branch, with the same noise.
+        Where the state is hidden or values are missing, what is believed to have happened: the other branch, with the
+        same noise.
     worlds : IntervenedWorlds
         The worlds with their noise, in which the other branch ran.
     effective_share : float
@@ -41,6 +49,9 @@ class Counterfactual:
         conditioned itself or knew the factual already.
     in_training : bool
         Whether the factual had been learned from before, so that it did not count again.
+    noise_size : float
+        Effectively independent draws of the noise in the world and episode that have the fewest, where they were
+        weighed; infinite where the noise was solved or has a closed form.
     """
 
     predictive: Predictive
@@ -49,25 +60,37 @@ class Counterfactual:
     worlds: IntervenedWorlds
     effective_share: float
     in_training: bool
+    noise_size: float = math.inf
 
     @property
     def mean(self) -> Tensor:
-        """Mean of the counterfactual branch, shape (episodes, H, S)."""
-        return self.predictive.mean
+        """Mean of the counterfactual branch, shape (episodes, H, S); NaN beyond the end of an episode."""
+        return self._known(lambda p: p.mean, self.predictive)
 
     @property
     def variance(self) -> Tensor:
-        """Variance of the counterfactual branch, shape (episodes, H, S)."""
-        return self.predictive.variance
+        """Variance of the counterfactual branch, shape (episodes, H, S); NaN beyond the end of an episode."""
+        return self._known(lambda p: p.variance, self.predictive)
 
     @property
     def difference(self) -> Tensor:
         """Mean of the counterfactual branch minus that of what happened, shape (episodes, H, S)."""
-        happened = self.factual.states()[:, 1:] if self.replayed is None else self.replayed.mean
+        if self.replayed is None:
+            happened = self.factual.states()[:, 1:]
+        else:
+            happened = self._known(lambda p: p.mean, self.replayed)
         return self.mean - happened.to(self.mean)
+
+    def _known(self, ask: Callable[[Predictive], Tensor], predictive: Predictive) -> Tensor:
+        if is_even(self.factual):
+            return ask(predictive)
+        with warnings.catch_warnings():  # NaN beyond the end is what is wanted
+            warnings.simplefilter("ignore", UndefinedWarning)
+            return ask(predictive)
 
     def __repr__(self) -> str:
         known = "in training" if self.in_training else f"effective share {self.effective_share:.2g}"
+        known += "" if self.noise_size == math.inf else f", {self.noise_size:.0f} draws of the noise"
         return f"Counterfactual({self.predictive!r}, {list(self.worlds.interventions)}, {known})"
 
 
@@ -85,9 +108,14 @@ def counterfactual(
     """Say what would have happened to recorded episodes under an intervention.
 
     Abduction: worlds are weighed by the episodes, and in each world the noise is found that led to them: solved where
-    the state is measured, drawn from its posterior (by the worlds' smoother) where it is hidden. Action: the
-    intervention is made. Prediction: the episodes run again with that noise. What is left uncertain is the world, the
-    noise where it was not solved, and whatever the intervention draws.
+    the state is measured; where it is hidden the noise keeps its posterior, in closed form where measurements are
+    affine in the noise, else drawn (by the worlds' smoother). Action: the intervention is made. Prediction: the
+    episodes run again with that noise. What is left uncertain is the world, the noise where it was not solved, and
+    whatever the intervention draws. The law of a branch that is affine in normal noise is exact.
+
+    Values may be missing (NaN) in episodes of a :class:`StructuralModel`. What was recorded then leaves a posterior of
+    the noise: in closed form where the recorded values are affine in the noise of the missing ones, and the branch with
+    it where it is affine too; otherwise drawn by a particle smoother. Other models say what is missing by a sensor.
 
     Parameters
     ----------
@@ -95,7 +123,7 @@ def counterfactual(
         A fitted model, which is conditioned by its own ``condition``, or worlds, which are weighed by the density of
         the episodes.
     factual : Trajectories
-        What happened, of equal length.
+        What happened.
     intervention : Intervention
         Made by :func:`do`; recorded actions are kept where it does not set them.
     condition : bool
@@ -117,13 +145,17 @@ def counterfactual(
     Raises
     ------
     NotInvertible
-        If noise does not follow from the states: a mechanism that is no bijection, or states without noise that
-        contradict the model.
+        If the answer does not follow from the episodes: a mechanism that is no bijection, a class instead of a number,
+        correlated noise that changes with the state; or states without noise that contradict the model.
     FitError
-        If the episodes leave less than a tenth of the worlds, effectively.
+        If the episodes leave less than a tenth of the worlds, effectively, or too few draws of missing noise count.
     SpecError, DataError, UnknownVariableError
-        For episodes of different lengths, values that are missing, unknown names, steps beyond the horizon; for a
-        hidden state of which the family does not say how it began.
+        For missing values in other models than structural ones, unknown names, steps beyond the end of the longest
+        episode; for a hidden state of which the family does not say how it began.
+
+    See Also
+    --------
+    causation_bounds, joint_bounds : What can be said of discrete outcomes, whose counterfactuals are not identified.
 
     References
     ----------
@@ -145,8 +177,7 @@ def counterfactual(
         raise SpecError("expected the system as it was when the episodes were recorded, got one under interventions")
     if not isinstance(intervention, Intervention):
         raise SpecError(f"expected an intervention made by do(...), got {type(intervention).__name__}")
-    if bool((factual.lengths != factual.horizon).any()):
-        raise SpecError(f"expected episodes of equal length, got {sorted(set(factual.lengths.tolist()))} steps")
+    _check_kinds(model)
     generator = None if generator is None else make_generator(generator)
     if isinstance(model, DynamicsModel):
         if condition:
@@ -154,90 +185,31 @@ def counterfactual(
         drawn, weigh = model.draw(worlds, generator=generator), False
     else:
         drawn, weigh = model, condition and not in_training and len(model) > 1
-    solved = drawn.state_is_measured and not drawn.episode_noise_size
-    noise, log_density = abducted(drawn, factual, copies=1 if solved else particles, generator=generator)
-    share = 1.0
-    if weigh:
+    partly = isinstance(drawn, StructuralWorlds) and has_gaps(factual)
+    solved = drawn.state_is_measured and not drawn.episode_noise_size and not partly
+    share, size, log_density = 1.0, math.inf, None
+    given = {"particles": particles, "generator": generator}
+    if isinstance(drawn, StructuralWorlds) and partly:
+        source, log_density, size = missing_noise(PartlySeen(drawn, factual), factual, **given)
+    elif solved and not weigh:
+        noise = solved_noise(drawn, factual, generator=generator)
+        source = DrawnNoise(noise, factual.states()[:, 0], factual, **given)
+    else:
+        source, log_density = hidden_noise(drawn, factual, weigh=weigh, **given)
+    if weigh and log_density is not None:
         drawn, share = weighed(drawn, log_density)
-    start = factual.states()[:, 0] if drawn.state_is_measured else drawn.beginning(factual)
-    branches: list[tuple[IntervenedWorlds, Predictive]] = []
-    for interventions in ([intervention],) if solved else ([intervention], []):
-        replayed = IntervenedWorlds(drawn, interventions, replay=noise.step)
-        random = not solved or replayed.noise_size or replayed.episode_noise_size
-        found = rollout(
-            replayed,
-            start,
-            factual.action,
-            horizon=factual.horizon,
-            # what was recorded beyond the worlds' own context told the noise, and is not asked for again
-            context=with_context(factual, drawn.schema).step_context() if drawn.schema.context.size else None,
-            particles=particles if random else 1,
-            generator=generator,
-            noise=_completed(noise, replayed, generator),
+    done, found = source.branch(drawn, [intervention])
+    if done.correlated:
+        check_unique(drawn, factual, done.correlated)
+    replayed = None if solved else source.branch(drawn, [])[1]
+    return Counterfactual(found, factual, replayed, done, share, in_training, size)
+
+
+def _check_kinds(model: DynamicsModel | Worlds) -> None:
+    """Refuse classes: which of them would have come does not follow from which came."""
+    classes = [v.name for v in model.schema.state if isinstance(v.kind, Categorical)]
+    if classes:
+        raise NotInvertible(
+            f"expected a state of numbers, got classes {classes}: a counterfactual class does not follow from the one "
+            "that was seen; joint_bounds and causation_bounds say what the laws of both branches leave possible"
         )
-        branches.append((replayed, found))
-    other = None if solved else branches[1][1]
-    return Counterfactual(branches[0][1], factual, other, branches[0][0], share, in_training)
-
-
-def abducted(
-    worlds: Worlds, factual: Trajectories, *, copies: int, generator: torch.Generator | None
-) -> tuple[Noise, Tensor]:
-    """Return noise that led to episodes, and the log density of all of them in each world.
-
-    Parameters
-    ----------
-    worlds : Worlds
-        The system.
-    factual : Trajectories
-        What happened.
-    copies : int
-        Draws of the noise in each world; they take the axis of particles.
-    generator : torch.Generator, optional
-        Needed where noise is drawn.
-
-    Returns
-    -------
-    tuple of Noise and Tensor, shape (worlds,)
-    """
-    episodes = len(factual)
-    many = factual if copies == 1 else factual[torch.arange(episodes, device=factual.device).repeat(copies)]
-    noise, log_density = worlds.smooth(many, generator=generator)
-
-    def apart(values: Tensor) -> Tensor:
-        return values[:, 0].unflatten(1, (copies, episodes))
-
-    log_density = apart(log_density).logsumexp(1) - math.log(copies)  # a smoother's own estimates differ
-    return Noise(*(None if v is None else apart(v) for v in noise)), log_density.sum(-1)
-
-
-def _completed(noise: Noise, worlds: IntervenedWorlds, generator: torch.Generator | None) -> Noise | None:
-    """Return the noise of the start and of the episode, with draws for stochastic interventions behind it."""
-    episode, more = noise.episode, worlds.episode_noise_size - worlds.inner.episode_noise_size
-    if episode is not None and more:
-        if generator is None:
-            raise SpecError("expected generator=torch.Generator, since interventions are drawn, got none")
-        extra = standard_normal((*episode.shape[:-1], more), generator, dtype=episode.dtype, device=episode.device)
-        episode = torch.cat((episode, extra), -1)
-    return Noise(initial=noise.initial, episode=episode)
-
-
-def weighed(worlds: Worlds, log_density: Tensor) -> tuple[Worlds, float]:
-    """Return worlds weighed by a log density (worlds,), and the effective share of them that is left.
-
-    Raises
-    ------
-    FitError
-        If it is below a tenth, or no world has a density above 0.
-    """
-    if not bool((log_density > float("-inf")).any()):
-        raise FitError("expected episodes that at least one world can produce, got density 0 in all of them")
-    new = worlds.reweight(worlds.log_weight + log_density.to(worlds.log_weight))
-    before, after = (float(w.weight.square().sum().reciprocal()) for w in (worlds, new))
-    share = min(1.0, after / before)
-    if share < _LEAST_SHARE:
-        raise FitError(
-            f"expected an effective share of the worlds above {_LEAST_SHARE:.0%} given the episodes, got {share:.2g} "
-            f"({after:.1f} worlds of {len(worlds)}); condition the model itself, or draw more worlds near the posterior"
-        )
-    return new, share

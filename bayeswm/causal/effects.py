@@ -12,6 +12,7 @@ from bayeswm.base.along import Policy
 from bayeswm.base.errors import SpecError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import Predictive
+from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief, Worlds
 from bayeswm.causal.branches import Branches
 from bayeswm.causal.intervention import Intervention
@@ -32,6 +33,7 @@ def effect(
     worlds: int = 64,
     particles: int = 20,
     level: float = 0.9,
+    logged: Trajectories | None = None,
     generator: torch.Generator | None = None,
 ) -> xarray.Dataset:
     """Return the average effect of an intervention against another, by horizon and variable.
@@ -57,6 +59,8 @@ def effect(
         How many worlds are drawn, and sampled trajectories in each.
     level : float
         Of the credible interval, between 0 and 1.
+    logged : Trajectories, optional
+        The data that the model was fitted to: both branches are held against them (:func:`positivity`).
     generator : torch.Generator, optional
         Needed where worlds or noise are drawn.
 
@@ -66,12 +70,19 @@ def effect(
         Dimensions batch_0, ..., horizon (x[1..H]) and variable. ``effect`` is the mean over worlds, ``lower`` and
         ``upper`` the central interval of the worlds' own effects (with one world they are its effect),
         ``probability_positive`` the weight of worlds whose effect is above 0, ``treatment`` and ``control`` the means
-        of the branches, ``standard_error`` that of ``effect`` from finitely many particles.
+        of the branches, ``standard_error`` that of ``effect`` from finitely many particles. The attribute
+        ``positivity`` says whether the branches stay inside the support of the log, or that it was not checked; with
+        ``logged`` there are ``inside``, ``effective_rows`` and ``supported`` by branch and horizon.
 
     Raises
     ------
     SpecError, DataError, UnknownVariableError
         For arguments that do not fit, unknown names, steps beyond the horizon.
+
+    Warns
+    -----
+    SupportWarning
+        With ``logged``, if a branch leaves the support of the log.
 
     Examples
     --------
@@ -96,7 +107,21 @@ def effect(
     first, second = path_means(treated), path_means(untreated)
     found = summarised("effect", first - second, treated, level=level)
     found |= {"treatment": pooled(first, treated), "control": pooled(second, untreated)}
-    return labelled(found, treated, attributes={"level": level, "worlds": treated.worlds, "particles": particles})
+    effects = labelled(found, treated, attributes={"level": level, "worlds": treated.worlds, "particles": particles})
+    from bayeswm.causal.overlap import with_positivity
+
+    return with_positivity(
+        effects,
+        branches.worlds,
+        logged,
+        branches={"treatment": treatment, "control": control},
+        state=state,
+        horizon=horizon,
+        actions=actions,
+        context=context,
+        particles=particles,
+        generator=generator,
+    )
 
 
 def check_level(level: float) -> None:

@@ -13,7 +13,9 @@ from torch.distributions import Normal
 
 from bayeswm.base.errors import NotInvertible, SpecError
 from bayeswm.base.laws import Gaussian, Law
-from bayeswm.causal.intervention import Assignment, Change
+from bayeswm.base.shapes import common_shape
+from bayeswm.causal.assignment import Assignment
+from bayeswm.causal.changes import Change
 from bayeswm.causal.pushed_law import ORDERS, Moments, PushedLaw
 from bayeswm.causal.regression import DrawnRegression
 
@@ -132,7 +134,7 @@ class SliceLaw(PushedLaw):
             for change in found.changes:
                 value = change(value)
             columns[node.column] = value
-        shape = torch.broadcast_shapes(self.lead, noise.shape[:-1])
+        shape = common_shape(self.lead, noise.shape[:-1])
         return torch.stack([c.expand(shape) for c in columns if c is not None], -1)
 
     @override
@@ -198,7 +200,7 @@ class SliceLaw(PushedLaw):
 
     def _given(self, state: Tensor) -> tuple[Gaussian, list[int | None] | None]:
         """Return the law of each variable given its parents in a known slice, and the coordinates, if all have one."""
-        state = state.expand(torch.broadcast_shapes(state.shape, (*self.lead, state.shape[-1])))
+        state = state.expand(common_shape(state.shape, (*self.lead, state.shape[-1])))
         columns: list[Tensor | None] = list(state.unbind(-1))
         mean, scale = torch.zeros_like(state), torch.zeros_like(state)
         coordinates: list[int | None] = [None] * len(columns)
@@ -240,7 +242,7 @@ class SliceLaw(PushedLaw):
             if value.additive and not found.changes:
                 return found._replace(location=value.apply(found.location))
             return found._replace(changes=(*found.changes, value.apply))
-        shape = torch.broadcast_shapes(self.lead, *(c.shape for c in columns if c is not None))
+        shape = common_shape(self.lead, *(c.shape for c in columns if c is not None))
         blank = self.known.new_full((), float("nan"))
         state = torch.stack([(blank if c is None else c).expand(shape) for c in columns], -1)
         return _Value(torch.as_tensor(value(state, self.step)).to(zero), zero, None)

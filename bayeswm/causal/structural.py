@@ -16,10 +16,11 @@ from bayeswm.base.priors import decode, encode
 from bayeswm.base.random import global_rng, make_generator, spawn_seeds
 from bayeswm.base.saving import plain
 from bayeswm.base.schema import Schema, Variable
+from bayeswm.base.shapes import common_shape
 from bayeswm.base.structure import Structure
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import MarkovWorlds, Worlds
-from bayeswm.causal.intervention import Assignment
+from bayeswm.causal.assignment import Assignment
 from bayeswm.causal.joint_worlds import joint_worlds
 from bayeswm.causal.learned import Learned
 from bayeswm.causal.mechanism import Mechanism
@@ -151,7 +152,7 @@ class StructuralWorlds(MarkovWorlds):
         todo = ((noise_changes, step), (changes, step + 1))
         context = action.new_empty(*action.shape[:-1], 0) if context is None else context
         shared = [v.view(-1, *(1,) * (carry.ndim - 2)) for v in self.shared.values()]
-        lead = torch.broadcast_shapes(
+        lead = common_shape(
             carry.shape[:-1],
             action.shape[:-1],
             context.shape[:-1],
@@ -448,19 +449,19 @@ class StructuralModel(DynamicsModel):
     def condition(self, trajectories: Trajectories, *, in_training: bool = False) -> DynamicsModel:
         """Return the model with each learned mechanism given these trajectories too, as its family does it.
 
-        Known mechanisms learn nothing.
+        Known mechanisms learn nothing but the parameters that have laws.
 
         Raises
         ------
-        SpecError
-            If parameters are uncertain: draw worlds, and have :func:`counterfactual` weigh them. As the families say.
+        FitError, SpecError, DataError
+            As the families say, and :class:`ConditionedModel` for parameters with laws.
         """
         if in_training:
             return self
         if any(isinstance(v, Distribution) for v in self.laws.values()):
-            raise SpecError(
-                "expected known parameters; draw worlds and pass them, so that they are weighed by the data"
-            )
+            from bayeswm.causal.conditioned import ConditionedModel
+
+            return ConditionedModel(self, trajectories)
         if not self._regressions:
             return self
         self._schema.check_same(trajectories.schema, who="the structural model")

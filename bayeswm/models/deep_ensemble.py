@@ -39,8 +39,11 @@ class DeepEnsemble(DynamicsModel):
         Weight members by the held-out log score of their mixture instead of equally.
     validation : float
         Share of the episodes that is held out (of the time, for a single recording); 0 holds out nothing.
-    epochs, batch_size, patience : int
-        Passes over the data at most, steps in a batch, epochs without improvement before stopping.
+    epochs, patience : int
+        Passes over the data at most, and those without improvement before stopping.
+    batch_size : int, optional
+        Recorded steps in a batch. By default a fifth of those to train on, at least 16 and at most 256: few data then
+        still give several gradient steps a pass, and from 1,280 steps on it is 256.
     learning_rate, weight_decay : float
         Of AdamW.
     minimum_members : int
@@ -87,15 +90,16 @@ class DeepEnsemble(DynamicsModel):
         stacking: bool = False,
         validation: float = 0.2,
         epochs: int = 300,
-        batch_size: int = 256,
+        batch_size: int | None = None,
         patience: int = 40,
         learning_rate: float = 2e-3,
         weight_decay: float = 1e-4,
         minimum_members: int = 1,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        counts = {"members": members, "epochs": epochs, "batch_size": batch_size, "patience": patience}
-        counts["minimum_members"] = minimum_members
+        counts = {"members": members, "epochs": epochs, "patience": patience, "minimum_members": minimum_members}
+        if batch_size is not None:
+            counts["batch_size"] = batch_size
         for name, value in counts.items():
             if not isinstance(value, int) or value < 1:
                 raise SpecError(f"expected {name} >= 1, got {value!r}")
@@ -208,7 +212,7 @@ class DeepEnsemble(DynamicsModel):
             train_rows,
             validation_rows=validation_rows,
             epochs=self.epochs,
-            batch_size=self.batch_size,
+            batch_size=_batch_size(len(train_rows)) if self.batch_size is None else self.batch_size,
             learning_rate=self.learning_rate,
             weight_decay=self.weight_decay,
             patience=self.patience,
@@ -320,6 +324,11 @@ def _fingerprint(data: Transitions) -> Tensor:
     steps = torch.arange(1, len(data.state) + 1, dtype=torch.float64, device=data.state.device)[:, None]
     sums = [(steps * v.double()).sum() for v in (data.state, data.action, data.next_state)]
     return torch.stack((steps.new_tensor(float(len(steps))), *sums)).cpu()
+
+
+def _batch_size(steps: int) -> int:
+    """Return how many of the recorded steps go into a batch where the user does not say."""
+    return min(max(steps // 5, 16), 256)
 
 
 def _held_out(data: Transitions, share: float, seed: int) -> Tensor:

@@ -50,6 +50,8 @@ class Ballistic(Structure):
     tensor([ 3.0000,  5.0950,  3.0000, -9.8100])
     """
 
+    elementwise = True
+
     def __init__(
         self,
         *,

@@ -62,6 +62,8 @@ class CartPole(Structure):
     ('position', 'velocity', 'angle', 'angular_velocity')
     """
 
+    elementwise = True
+
     def __init__(
         self,
         *,

@@ -78,6 +78,8 @@ class DoublePendulum(Structure):
     (('elbow_torque',), True)
     """
 
+    elementwise = True
+
     def __init__(
         self,
         *,

@@ -76,6 +76,8 @@ class DuffingOscillator(Structure):
     ('input', 'next_input')
     """
 
+    elementwise = True
+
     def __init__(
         self,
         *,

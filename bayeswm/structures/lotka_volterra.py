@@ -50,6 +50,8 @@ class LotkaVolterra(Structure):
     (('prey', 'predators'), ())
     """
 
+    elementwise = True
+
     def __init__(
         self,
         *,

@@ -55,6 +55,8 @@ class Pendulum(Structure):
     (('angle', 'velocity'), ('torque',))
     """
 
+    elementwise = True
+
     def __init__(
         self,
         *,

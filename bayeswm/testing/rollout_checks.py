@@ -145,6 +145,11 @@ def smoothed_noise_replays(case: Case) -> Iterator[Breach]:
     if log_prob.shape != (1, 1, ROWS):
         promise = "smooth's log density has axes (worlds, particles, episodes)"
         yield Breach(promise, f"{(1, 1, ROWS)}", f"{tuple(log_prob.shape)}", cause)
+    alone = world.abduct(trajectory, generator=case.generator(10))
+    for part, one, other in zip(Noise._fields, found, alone, strict=True):
+        close = {"rtol": 1e3 * case.rounding, "atol": 1e3 * case.rounding, "equal_nan": True}
+        if one is not None and (other is None or not torch.allclose(other, one, **close)):
+            yield Breach(f"abduct finds the {part} noise that smooth does", "equal noise", "another", cause)
     states = trajectory.states().to(case.states)
     replayed = rollout(
         world, states[:, 0], case.plan, particles=1, context=case.given_context(), noise=found

@@ -23,7 +23,7 @@ def test_one_tree(error, builtin):
 
 def test_warnings_have_their_own_tree():
     found = [v for v in vars(errors).values() if isinstance(v, type) and issubclass(v, Warning)]
-    assert len(found) == 6
+    assert len(found) == 7
     assert all(issubclass(v, errors.BayeswmWarning) and issubclass(v, UserWarning) for v in found)
 
 

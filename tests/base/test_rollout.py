@@ -285,11 +285,16 @@ def test_a_seed_is_no_generator() -> None:
 
 
 def test_what_does_not_fit_into_what_is_left_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    # 3 x 8 bytes for each of 20 particles, 3 steps, 2 variables: 2880 bytes
-    for left, fits in ((3700, True), (3500, False), (None, True)):
+    # 3 x 8 bytes for each of 6,000 rows, 20 particles, 3 steps, 2 variables: 17.28 MB
+    starts = torch.zeros(6000, 2)
+    for left, fits in ((22_000_000, True), (21_000_000, False), (None, True)):
         monkeypatch.setattr(importlib.import_module("bayeswm.base.rollout"), "available_memory", lambda _, n=left: n)
         with nullcontext() if fits else pytest.raises(bwm.SpecError, match=r"needs 0\.0 GB of 0\.0 GB left"):
-            bwm.rollout(PENDULUM, torch.zeros(2), torch.zeros(3, 1), generator=generator())
+            bwm.rollout(PENDULUM, starts, torch.zeros(3, 1), generator=generator())
+    refuse = importlib.import_module("bayeswm.base.rollout")
+    monkeypatch.setattr(refuse, "available_memory", lambda _: pytest.fail("asked"))
+    # what is small is not asked about: that takes as long as a small rollout
+    bwm.rollout(PENDULUM, torch.zeros(2), torch.zeros(3, 1), generator=generator())
 
 
 def test_warnings_of_a_rollout_point_to_the_caller() -> None:

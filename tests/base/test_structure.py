@@ -50,6 +50,44 @@ def test_batched_equals_a_loop_over_worlds(worlds: int, lead: tuple[object, ...]
         torch.testing.assert_close(mean[w], one)
 
 
+ELEMENTWISE = (
+    bwm.structures.Ballistic(drag=0.1),
+    bwm.structures.CartPole(friction=0.1),
+    bwm.structures.CartPole.swing_up(),
+    bwm.structures.DoublePendulum.gymnasium(),
+    bwm.structures.DuffingOscillator(),
+    bwm.structures.DuffingOscillator(input_samples=3),
+    bwm.structures.LotkaVolterra(),
+    bwm.structures.Pendulum(damping=0.1, friction=0.02),
+    bwm.structures.Pendulum.gymnasium(),
+)
+
+
+def test_every_elementwise_structure_is_compared() -> None:
+    found = {name for name, one in Structure.registry.items() if one.elementwise}
+    assert found == {one.name for one in ELEMENTWISE}
+
+
+@pytest.mark.parametrize("structure", ELEMENTWISE, ids=lambda one: one.name)
+@pytest.mark.parametrize("lead", [(), (1, 1), (3, 1), (3, 4)])
+@pytest.mark.parametrize("shared", [False, True])
+def test_worlds_broadcast_where_parameters_are_single_numbers(
+    structure: Structure, lead: tuple[int, ...], shared: bool
+) -> None:
+    g, schema = torch.Generator().manual_seed(2), structure.schema
+    assert schema is not None
+    p = structure.sample(3, g, torch.float64)
+    p = {k: v * (0.5 + torch.rand(3, generator=g, dtype=torch.float64)) for k, v in p.items()}
+    x = torch.rand(1 if shared else 3, 4, 5, schema.state.size, generator=g, dtype=torch.float64)
+    u = torch.randn(*lead, 5, schema.action.size, generator=g, dtype=torch.float64)
+    mean, scale = structure.batched(p, x, u, torch.empty(5, 0), 0)
+    assert scale is None
+    assert mean.shape == (3, 4, 5, schema.state.size)
+    for w, (own, actions) in enumerate(zip(x.expand(mean.shape), u.expand(3, 4, *u.shape[-2:]), strict=True)):
+        one, _ = structure.transition({k: v[w] for k, v in p.items()}, own, actions, torch.empty(5, 0), 0)
+        torch.testing.assert_close(mean[w], one, rtol=1e-12, atol=1e-12)
+
+
 def test_a_state_shared_by_all_worlds_meets_each() -> None:
     p = parameters(3)
     mean, _ = STRUCTURE.batched(p, torch.ones(1, 1, 2), torch.zeros(1), torch.zeros(1), 0)

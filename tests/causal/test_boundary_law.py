@@ -4,7 +4,8 @@ from torch.distributions import MultivariateNormal, Normal
 
 import bayeswm as bwm
 from bayeswm.base import Gaussian, MultivariateGaussian
-from bayeswm.causal.boundary_law import CarryingLaw, Overwrite, OverwrittenLaw, ReplayedLaw, overwritten
+from bayeswm.causal.boundary_law import OverwrittenLaw, overwritten
+from bayeswm.causal.overwrite import Overwrite
 
 MEAN = torch.tensor([[[1.0, -1.0, 0.5]]], dtype=torch.float64)
 ROOT = torch.tensor([[1.0, 0.0, 0.0], [0.5, 1.0, 0.0], [-0.3, 0.2, 0.7]], dtype=torch.float64)
@@ -55,27 +56,5 @@ def test_callables_and_clamps_have_no_joint_density() -> None:
 
 def test_laws_change_their_leading_axes() -> None:
     two = MEAN.expand(1, 2, 3)
-    noise = torch.ones(1, 2, 3, dtype=torch.float64)
-    for law in (
-        overwritten(MultivariateGaussian(two, ROOT.expand(1, 2, 3, 3)), setting(y=2.0)),
-        CarryingLaw(Gaussian(two, torch.ones(3)), 1, noise[..., :1] > 0),
-        ReplayedLaw(Gaussian(two, torch.ones(3)), noise, state=lambda x: x),
-    ):
-        assert law.map(lambda v: v.expand(1, 2, *v.shape[2:])[:, :1]).mean.shape == (1, 1, 3)
-
-
-def test_a_law_with_known_noise_is_a_point() -> None:
-    law = ReplayedLaw(Gaussian(MEAN, torch.ones(3)), torch.ones(1, 1, 3, dtype=torch.float64), state=lambda x: x)
-    assert law.noise_size == 0
-    torch.testing.assert_close(law.mean, MEAN + 1)
-    assert float(law.variance.max()) == 0
-    assert law.log_prob(MEAN + 1).item() == 0.0
-    with pytest.raises(bwm.NotInvertible):
-        law.abduct(MEAN)
-
-
-def test_a_carrying_law_draws_for_the_next_step() -> None:
-    law = CarryingLaw(Gaussian(MEAN, torch.ones(3)), 2, torch.zeros(1, 1, 0, dtype=torch.bool))
-    state, eta, _ = law.push(torch.tensor([[[1.0, 1.0, 1.0, 7.0, 8.0]]], dtype=torch.float64))
-    torch.testing.assert_close(state, MEAN + 1)
-    assert (law.noise_size, eta.flatten().tolist()) == (5, [7.0, 8.0])
+    law = overwritten(MultivariateGaussian(two, ROOT.expand(1, 2, 3, 3)), setting(y=2.0))
+    assert law.map(lambda v: v.expand(1, 2, *v.shape[2:])[:, :1]).mean.shape == (1, 1, 3)

@@ -4,8 +4,10 @@ import torch
 from torch.distributions import Normal
 
 import bayeswm as bwm
-from bayeswm.base import StructureWorlds
+from bayeswm.base import Gaussian, StructureWorlds
 from bayeswm.causal import Mechanism, StructuralModel, counterfactual, intervene
+from bayeswm.causal.boundary_law import overwritten
+from bayeswm.causal.overwrite import Overwrite
 from tests.causal.reference_models import c1, c3, cart, line, observed
 
 
@@ -101,11 +103,34 @@ def test_a_model_conditions_itself() -> None:
     assert abs(twice.mean.item() - (2 + 10 / 3)) / (4 / 3 / 2000) ** 0.5 < 4.5
 
 
-def test_one_hidden_variable_less() -> None:
-    """With only (X, Y) = (1, 1) seen, Z does not matter to Y under do(x'): 1 + 2 (x' - 1) whatever Z was."""
+def test_a_partly_observed_slice() -> None:
+    """With only (X, Y) = (1, 1) seen, Y under do(x') is 1 + 2 (x' - 1) whatever Z was; Z keeps its posterior."""
+    factual = bwm.Trajectories(c1().schema, state=[[[0.0] * 3, [1.0, 1.0, float("nan")]]], allow_missing=True)
+    for x in (-1.0, 0.0, 4.0):
+        found = counterfactual(c1(), factual, bwm.do(X=x))
+        assert found.mean[0, 0].tolist() == pytest.approx([1 + 2 * (x - 1), x, 13 / 38], abs=1e-12)
+        assert found.variance[0, 0].tolist() == pytest.approx([0.0, 0.0, 1 / 38], abs=1e-12)
     for z in (-2.0, 0.3, 1.7):
         found = counterfactual(c1(), observed(c1(), [[1.0, 1.0, z]]), bwm.do(X=-1.0))
         assert found.mean[0, 0, 0].item() == pytest.approx(-3.0)
+
+
+def test_episodes_of_unequal_length() -> None:
+    nan = float("nan")
+    states = [[[1.0], [1.0], [0.5], [0.9]], [[1.0], [1.0]]]
+    both = bwm.Trajectories(line(), state=states, action=[[[0.0]] * 3, [[0.0]]])
+    found = counterfactual(c3(), both, bwm.do({"a": 1.0}, steps=0))
+    expected = torch.tensor([[1.5, 0.9, 1.22], [1.5, nan, nan]], dtype=torch.float64)
+    torch.testing.assert_close(found.mean[..., 0], expected, equal_nan=True)
+    torch.testing.assert_close(found.variance[..., 0], 0 * expected, equal_nan=True)
+    moved = torch.tensor([[0.5, 0.4, 0.32], [0.5, nan, nan]], dtype=torch.float64)
+    torch.testing.assert_close(found.difference[..., 0], moved, equal_nan=True)
+    # worlds are weighed by all that came
+    weighed = counterfactual(uncertain(), both, bwm.do(a=0.0), in_training=True)
+    assert bool(weighed.mean[1, 1:].isnan().all())
+    one = counterfactual(uncertain(), both[0], bwm.do({"a": 3.0}, steps=2))
+    two = counterfactual(uncertain(), both, bwm.do({"a": 3.0}, steps=2))
+    torch.testing.assert_close(one.mean[0], two.mean[0])
 
 
 def test_a_stochastic_counterfactual(generator: torch.Generator) -> None:
@@ -153,9 +178,6 @@ def test_what_cannot_be_answered_is_refused() -> None:
     silent = bwm.KnownDynamics(structure=c3().structure)
     with pytest.raises(bwm.NotInvertible):
         counterfactual(silent, seen(), bwm.do(a=1.0))
-    longer = bwm.Trajectories(line(), state=[[[1.0], [1.0]], [[1.0], [1.0], [1.0]]], action=[[[0.0]], [[0.0], [0.0]]])
-    with pytest.raises(bwm.SpecError, match="equal length"):
-        counterfactual(c3(), longer, bwm.do(a=1.0))
     with pytest.raises(bwm.SpecError, match="under interventions"):
         counterfactual(intervene(c3(), bwm.do(a=1.0)), seen(), bwm.do(a=1.0))
     with pytest.raises(bwm.SpecError, match=r"within 0\.\.2"):
@@ -212,3 +234,23 @@ def test_a_mechanism_with_a_threshold_is_inverted_exactly() -> None:
     )
     found = counterfactual(model, observed(model, [[0.5, 1.2]]), bwm.do(x=-1.0))
     assert found.mean[0, 0].tolist() == pytest.approx([-1.0, 0.2])
+
+
+def test_a_law_that_is_no_bijection_is_refused() -> None:
+    """A system that keeps its own state above 0 does not say what noise led to 0."""
+    (kept,) = bwm.do(s=bwm.causal.clamp(low=0.0)).assignments
+
+    def law(mean: torch.Tensor, scale: object, *, parameters: object, inputs: object) -> bwm.base.Law:
+        return overwritten(Gaussian(mean, torch.ones(1)), Overwrite([kept], ("s",), step=1, drawn={}))
+
+    structure = bwm.structures.FromFunction(lambda s, a: s + a, schema=line())
+    worlds = StructureWorlds(structure, line(), {}, log_weight=torch.zeros(1), exhaustive=True, law=law)
+    with pytest.raises(bwm.NotInvertible, match="lost"):
+        counterfactual(worlds, seen(), bwm.do(a=1.0))
+
+
+def test_classes_have_no_counterfactual() -> None:
+    schema = bwm.Schema(state=[bwm.Variable("gear", kind=bwm.categorical(3))], time_step=1.0)
+    model = bwm.KnownDynamics(structure=bwm.structures.FromFunction(lambda x, a: x, schema=schema))
+    with pytest.raises(bwm.NotInvertible, match="causation_bounds"):
+        counterfactual(model, bwm.Trajectories(schema, state=[[[0.0], [1.0]]]), bwm.do(gear=2.0))

@@ -59,6 +59,27 @@ def test_it_learns_the_dynamics_and_the_noise():
     assert bool((noise / torch.tensor([0.01, 0.05]) - 1).abs().max() < 0.15), noise
 
 
+# a fifth of the episodes is held out: 40, 120, 400 and 1,280 steps of training
+@pytest.mark.parametrize(("episodes", "updates"), [(2, 3), (4, 5), (12, 5), (40, 5)])
+def test_a_batch_is_a_fifth_of_few_data_and_at_least_16(episodes, updates):
+    model = ensemble(epochs=2).fit(simulate(episodes), seed=0, progress=False)
+    assert model._training.steps == 2 * updates
+
+
+def test_many_data_have_batches_of_256():
+    data = simulate(50)  # 40 * 40 = 1,600 to train on
+    assert same(*(ensemble(epochs=2, batch_size=b).fit(data, seed=0, progress=False) for b in (None, 256)))
+
+
+def test_few_data_are_learned_better_than_in_one_batch():
+    few, test = simulate(4), simulate(20, seed=1).transitions()
+    scores = []
+    for batch in (None, 256):
+        model = ensemble(epochs=300, batch_size=batch).fit(few, seed=0, progress=False)
+        scores.append(model.predictive(test.state, test.action).log_prob(test.next_state[:, None]).mean())
+    assert float(scores[0]) > float(scores[1])
+
+
 def test_members_are_the_whole_posterior(fitted):
     worlds = fitted.draw(64)
     assert len(worlds) == 3

@@ -31,7 +31,7 @@ from bayeswm.causal.confounding.first_stage import (
 from bayeswm.causal.confounding.log import Recipe, columns_of, with_context
 from bayeswm.causal.confounding.regression import LinearMap, LinearRegression
 from bayeswm.causal.confounding.strategies import FrontDoor, Instrumented, Proxied
-from bayeswm.causal.confounding.worlds import ConfoundedWorlds, Wiring
+from bayeswm.causal.confounding.worlds import CausalWorlds, Wiring
 
 _WEAK = 10.0
 
@@ -68,9 +68,8 @@ class Causes:
         front = isinstance(self.recipe.strategy, FrontDoor)
 
         def map_of(law: LinearRegression) -> LinearMap:
-            if inner.exhaustive:  # the same worlds each time
-                one = law.centre()
-                return LinearMap(*(v.expand(len(inner), *v.shape[1:]) for v in (one.weight, one.root)))
+            if inner.exhaustive:
+                return law.spread(len(inner))
             if generator is None:
                 raise SpecError("expected generator=torch.Generator, since laws of causes are drawn, got none")
             return law.draw(len(inner), generator=make_generator(generator))
@@ -80,13 +79,13 @@ class Causes:
             if law in self.laws:
                 found = map_of(self.laws[law])
                 given |= {f"{name}.weight": found.weight, f"{name}.root": found.root}
-        if self.stage is not None and not logged and not inner.exhaustive:
+        if self.stage is not None and not logged:
             given["control"] = self._control(self.stage, map_of(self.stage.regression))
         given = {k: v.to(inner.device, inner.dtype) for k, v in given.items()}
         through = self.recipe.inner.action.size if front else 0
         wiring = Wiring(mediators=through, causes=self.recipe.causes.size, logged=logged)
         why = f"what went together in a log of confounded actions; use the model itself ({self.recipe.strategy})"
-        return ConfoundedWorlds(inner, self.recipe, wiring, parameters=given, confounded=why if logged else None)
+        return CausalWorlds(inner, self.recipe, wiring, parameters=given, confounded=why if logged else None)
 
     def _control(self, stage: FirstStage, drawn: LinearMap) -> Tensor:
         recipe = self.recipe

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import DataError
+from bayeswm.base.random import make_generator
 from bayeswm.inference import NormalInverseGamma
 
 # of the priors in units of the data's own scales: far below what one row tells
@@ -122,6 +123,19 @@ class LinearRegression:
         """Return maps drawn from the posterior."""
         drawn = [c.draw(worlds, generator) for c in self.columns]
         return self._map([w for w, _ in drawn], [v for _, v in drawn])
+
+    def spread(self, worlds: int) -> LinearMap:
+        """Return as many maps as there are worlds that are the posterior, such as members of an ensemble.
+
+        The same each time, and with the posterior's mean and about its covariance, as far as so few can have it; the
+        spread of the errors is the posterior mean. One world gets the posterior mean.
+        """
+        centre = self.centre()
+        weight, root = (v.expand(worlds, *v.shape[1:]) for v in (centre.weight, centre.root))
+        if worlds > 1:
+            drawn = self.draw(worlds, generator=make_generator(0)).weight
+            weight = weight + (drawn - drawn.mean(0)) * (worlds / (worlds - 1)) ** 0.5
+        return LinearMap(weight, root)
 
     def _map(self, weights: list[Tensor], variances: list[Tensor]) -> LinearMap:
         """Return the map in the numbers' own units, the numbers before solved for."""

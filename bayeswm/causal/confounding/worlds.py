@@ -50,7 +50,7 @@ class Wiring:
         return self.mediators + (0 if self.logged and self.mediators else self.causes)
 
 
-class ConfoundedWorlds(MarkovWorlds):
+class CausalWorlds(MarkovWorlds):
     """Worlds of a :class:`CausalDynamics` with hidden causes; outcomes are those of the worlds inside.
 
     Parameters
@@ -123,7 +123,7 @@ class ConfoundedWorlds(MarkovWorlds):
         state, action, context = (v.expand(*lead, v.shape[-1]) for v in (at.state, action, context))
         return self.inner.transition(state, action, context, step=at.step)
 
-    def picked(self, index: Tensor) -> ConfoundedWorlds:
+    def picked(self, index: Tensor) -> CausalWorlds:
         """Return some worlds."""
         return self[index]
 
@@ -154,21 +154,33 @@ class ConfoundedWorlds(MarkovWorlds):
         NotInvertible
             If columns of the log that tell them are missing.
         """
+        whole = self._whole(trajectory)
+        noise, log_density = self.inner.smooth(whole, generator=generator)
+        return self._with_causes(noise, trajectory, whole), log_density
+
+    @override
+    def abduct(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> Noise:
+        whole = self._whole(trajectory)
+        return self._with_causes(self.inner.abduct(whole, generator=generator), trajectory, whole)
+
+    def _whole(self, trajectory: Trajectories) -> Trajectories:
+        """Return episodes as the worlds inside see them."""
         missing = [name for name in self.recipe.needed if name not in trajectory.schema.context.names]
         if missing or self.wiring.logged:
             raise NotInvertible(
                 f"expected episodes with the recorded ({', '.join(self.recipe.needed)}) as context, from which the "
                 f"hidden causes follow, got none of ({', '.join(missing)}); pass the log as it was given to fit"
             )
-        whole = self.recipe.outcome_log(trajectory).to(self.device).to(self.dtype)
-        noise, log_density = self.inner.smooth(whole, generator=generator)
+        return self.recipe.outcome_log(trajectory).to(self.device).to(self.dtype)
+
+    def _with_causes(self, noise: Noise, trajectory: Trajectories, whole: Trajectories) -> Noise:
         if noise.step is None:
             raise NotInvertible("expected noise of each step from the worlds inside, got none")
         drawn = self._drawn(trajectory, whole)
         lead = torch.broadcast_shapes(noise.step.shape[:-1], drawn.shape[:-1])
         step = torch.cat([v.expand(*lead, v.shape[-1]) for v in (drawn, noise.step)], -1)
         inside = trajectory.step_mask.to(self.device)[..., None]
-        return Noise(step=torch.where(inside, step, float("nan"))), log_density
+        return Noise(step=torch.where(inside, step, float("nan")))
 
     def _drawn(self, trajectory: Trajectories, whole: Trajectories) -> Tensor:
         """Return the drawn coordinates that led to recorded causes, shape (worlds, 1, episodes, H, k)."""

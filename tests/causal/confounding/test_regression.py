@@ -69,3 +69,17 @@ def test_a_constant_feature_does_no_harm():
 def test_too_few_rows():
     with pytest.raises(DataError, match="more than 5 steps"):
         LinearRegression.fit(*(v[:5] for v in rows(10)))
+
+
+def test_few_worlds_have_the_mean_and_about_the_covariance():
+    phi, y = rows(200)
+    law = LinearRegression.fit(phi, y)
+    several = law.spread(5)
+    torch.testing.assert_close(several.weight.mean(0), law.centre().weight[0])
+    assert torch.equal(several.weight, law.spread(5).weight)
+    # variances of many groups of five, the size of which is that of all draws
+    many = law.spread(4000)
+    drawn = law.draw(4000, generator=torch.Generator().manual_seed(1))
+    ratio = many.weight.var(0, correction=0) / drawn.weight.var(0)
+    assert bool(((ratio - 1).abs() < 4.42 * (4 / 4000) ** 0.5).all())
+    assert torch.equal(law.spread(1).weight, law.centre().weight)

@@ -8,14 +8,14 @@ from bayeswm.base import ConfoundedError, NotInvertible
 from bayeswm.base.random import make_generator
 from bayeswm.causal import Adjusted, counterfactual, intervene, shift
 from bayeswm.causal.confounding.log import Recipe
-from bayeswm.causal.confounding.worlds import ConfoundedWorlds, Wiring
+from bayeswm.causal.confounding.worlds import CausalWorlds, Wiring
 from bayeswm.structures import FromFunction
 from tests.causal.confounding.logs import schema
 
 ONE = torch.ones(1, dtype=torch.float64)
 
 
-def c2(*, logged: bool = False) -> ConfoundedWorlds:
+def c2(*, logged: bool = False) -> CausalWorlds:
     """s' = 0.9 s + 0.5 a + e + w with e ~ N(0, 1), or given a = -0.3 s + e + nu."""
     structure = FromFunction(lambda s, a, c: 0.9 * s + 0.5 * a + c, schema=schema("e"), name="c2")
     inner = bwm.KnownDynamics(structure=structure, noise=0.1).draw(1)
@@ -23,7 +23,7 @@ def c2(*, logged: bool = False) -> ConfoundedWorlds:
     weight, root = [[[0.0, 0.15, 0.5]]] if logged else [[[0.0, 0.0]]], [[[0.5**0.5 if logged else 1.0]]]
     given = {"cause.weight": torch.tensor(weight).double(), "cause.root": torch.tensor(root, dtype=torch.float64)}
     why = "e is in both" if logged else None
-    return ConfoundedWorlds(inner, recipe, Wiring(causes=1, logged=logged), parameters=given, confounded=why)
+    return CausalWorlds(inner, recipe, Wiring(causes=1, logged=logged), parameters=given, confounded=why)
 
 
 def one_step(worlds, state, action):
