@@ -127,15 +127,24 @@ class Slices:
         return graph.d_separated(self.after, [policy for policy, _ in chosen], given=self.now)
 
     def adjusted(self, recorded: Sequence[str]) -> Unconfounded | Adjusted | None:
-        """Return the smallest set of recorded variables, which the action does not change, that closes back doors."""
+        """Return recorded variables, which the action does not change, that close all back doors, and none too many.
+
+        If any do, those that are ancestors of state or action do (van der Zander, Textor and Liskiewicz 2014).
+        """
         if not self.action:
             return Unconfounded()
-        causes = self._unmoved(recorded)
-        for chosen in _subsets(causes):
-            given = [*self.now, *self.nodes(chosen, self.k)]
-            if is_adjustment_set(self.graph, self.done, self.after, given=given):
-                return Adjusted(chosen) if chosen else Unconfounded()
-        return None
+        acting = self.graph.ancestors([*self.now, *self.done, *self.after])
+        chosen = [name for name in self._unmoved(recorded) if at(name, self.k) in acting]
+        if not self._closes(chosen):
+            return None
+        for name in reversed(chosen.copy()):
+            less = [other for other in chosen if other != name]
+            chosen = less if self._closes(less) else chosen
+        return Adjusted(tuple(chosen)) if chosen else Unconfounded()
+
+    def _closes(self, names: Sequence[str]) -> bool:
+        given = [*self.now, *self.nodes(names, self.k)]
+        return is_adjustment_set(self.graph, self.done, self.after, given=given)
 
     def front_door(self, recorded: Sequence[str]) -> FrontDoor | None:
         """Return the smallest set that meets the front-door criterion given the state."""
