@@ -13,7 +13,6 @@ from bayeswm.causal.confounding.strategies import (
     Instrumented,
     Persistent,
     Proxied,
-    Strategy,
     Unconfounded,
     Unidentified,
 )
@@ -85,7 +84,6 @@ __all__ = [
     "Refutation",
     "Sensitivity",
     "SequentialAdjustment",
-    "Strategy",
     "StructuralModel",
     "StructuralWorlds",
     "Sum",
