@@ -12,8 +12,8 @@ from bayeswm.base.schema import Schema
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
 from bayeswm.causal.confounding.learned import Causes
+from bayeswm.causal.confounding.logged_worlds import LoggedWorlds
 from bayeswm.causal.confounding.strategies import Unidentified
-from bayeswm.causal.confounding.worlds import LoggedWorlds
 
 
 class BehaviouralDynamics(DynamicsModel):

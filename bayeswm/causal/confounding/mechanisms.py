@@ -8,8 +8,8 @@ from itertools import combinations
 from bayeswm.base.errors import SpecError, UnknownVariableError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.schema import Schema
-from bayeswm.causal.confounding.choice import Slices
 from bayeswm.causal.confounding.log import Recipe
+from bayeswm.causal.confounding.slices import Slices
 from bayeswm.causal.confounding.strategies import FrontDoor, Instrumented
 from bayeswm.causal.learned import Learned
 from bayeswm.causal.mechanism import Mechanism

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol, override
+from typing import NamedTuple, override
 
 import numpy as np
 import torch
@@ -15,48 +14,14 @@ from torch import Tensor
 from bayeswm.base.errors import EstimateWarning, NotInvertible, SpecError
 from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
 from bayeswm.base.predictive import warn_caller
+from bayeswm.causal.confounding.place import Outcome, Place
+from bayeswm.causal.confounding.roots import root_of, triangular
 
 # Gauss-Hermite points along each drawn coordinate, and the width of the kernel that each stands for in a density
 _ORDER = {1: 15, 2: 9, 3: 7, 4: 5}
 _FINE = {1: 31, 2: 13, 3: 8, 4: 5}
 _WIDTH = {1: 0.3, 2: 0.45, 3: 0.6, 4: 0.8}
 _SOBOL = 512
-
-
-class Outcome(Protocol):
-    """Worlds of which the law of a step is known given the coordinates that are drawn."""
-
-    def outcome(self, at: Place, drawn: Tensor) -> Law:
-        """Return the law given coordinates of shape (worlds, particles, *batch, k)."""
-        ...
-
-    def picked(self, index: Tensor) -> Outcome:
-        """Return some worlds, shape (n,) of indices."""
-        ...
-
-
-@dataclass(frozen=True, eq=False)
-class Place:
-    """Where a step starts, with leading axes (worlds, particles, batch); ``step`` is a number or one for each row."""
-
-    state: Tensor
-    action: Tensor
-    context: Tensor
-    step: int | Tensor
-
-    def map(self, change: Callable[[Tensor], Tensor]) -> Place:
-        """Return this with a change of the leading axes."""
-        step = self.step
-        if isinstance(step, Tensor) and step.ndim:
-            step = change(step.expand(self.state.shape[:-1])[..., None])[0, 0, ..., 0]
-        context = change(self.context) if self.context.shape[-1] else None
-        state, action = change(self.state), change(self.action) if self.action.shape[-1] else None
-        blank = state[..., :0]
-        return Place(state, blank if action is None else action, blank if context is None else context, step)
-
-    def spread(self) -> Place:
-        """Return this with an axis of nodes in front of the batch."""
-        return Place(self.state.unsqueeze(2), self.action.unsqueeze(2), self.context.unsqueeze(2), self.step)
 
 
 class _Affine(NamedTuple):
@@ -221,8 +186,8 @@ class MixedLaw(Law):
             raise SpecError("expected a step that is affine in what is drawn")
         scale = torch.diag_embed(self._affine.within.diagonal(dim1=-2, dim2=-1).sqrt())
         if bool((self._affine.within != scale.square()).any()):
-            scale = _root(self.given(self.place.state.new_zeros(*self.lead, self.drawn)))
-        return MultivariateGaussian(self._affine.centre, _triangular(torch.cat((self._affine.slope, scale), -1)))
+            scale = root_of(self.given(self.place.state.new_zeros(*self.lead, self.drawn)))
+        return MultivariateGaussian(self._affine.centre, triangular(torch.cat((self._affine.slope, scale), -1)))
 
     @cached_property
     def _marginal(self) -> Gaussian:
@@ -268,7 +233,7 @@ class MixedLaw(Law):
                 sd = (law.variance + slope.square().sum(-1)).sqrt()
                 law = Gaussian(_room(law.mean, further), _room(sd, further))
             else:
-                root = _triangular(torch.cat((slope, _root(law).expand(*slope.shape[:-1], -1)), -1))
+                root = triangular(torch.cat((slope, root_of(law).expand(*slope.shape[:-1], -1)), -1))
                 law = MultivariateGaussian(_room(law.mean, further), _room(root, further))
         elif further > 0:
             law = law.map(lambda v: _room(v, further))
@@ -321,34 +286,6 @@ class MixedLaw(Law):
 def _room(values: Tensor, further: int) -> Tensor:
     """Return values with axes in front of the worlds, as a state with axes in front of its own has."""
     return values.view(*(1,) * further, *values.shape) if further > 0 else values
-
-
-def _root(law: Law) -> Tensor:
-    if isinstance(law, MultivariateGaussian):
-        return law.scale_tril.expand(*law.mean.shape, -1)
-    return torch.diag_embed(law.variance.sqrt())
-
-
-def _triangular(root: Tensor) -> Tensor:
-    """Return the lower-triangular factor of ``root root'``, with a column of zeros for each direction without noise.
-
-    By Gram-Schmidt on the rows: unlike a factorisation without pivots it leaves out what is already determined.
-    """
-    rows: list[Tensor] = []
-    directions: list[Tensor] = []
-    for row in root.unbind(-2):
-        rest, entries = row, list[Tensor]()
-        for direction in directions:
-            entry = (rest * direction).sum(-1)
-            entries.append(entry)
-            rest = rest - entry[..., None] * direction
-        norm = rest.square().sum(-1).sqrt()
-        silent = norm <= 64 * torch.finfo(root.dtype).eps * row.square().sum(-1).sqrt()
-        directions.append(torch.where(silent[..., None], 0.0, rest / torch.where(silent, 1.0, norm)[..., None]))
-        entries.append(torch.where(silent, 0.0, norm))
-        entries += [torch.zeros_like(norm)] * (root.shape[-2] - len(entries))
-        rows.append(torch.stack(entries, -1))
-    return torch.stack(rows, -2)
 
 
 def _rule(size: int, order: Mapping[int, int]) -> tuple[Tensor, Tensor]:

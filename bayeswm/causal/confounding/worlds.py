@@ -14,9 +14,9 @@ from bayeswm.base.laws import Law
 from bayeswm.base.schema import Schema
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief, MarkovWorlds, Noise, Worlds
-from bayeswm.base.wrapped import WrappedWorlds
 from bayeswm.causal.confounding.log import Recipe, with_context
-from bayeswm.causal.confounding.mixed_law import MixedLaw, Place
+from bayeswm.causal.confounding.mixed_law import MixedLaw
+from bayeswm.causal.confounding.place import Place
 from bayeswm.causal.confounding.regression import LinearMap
 
 # names of the parameters that say how hidden causes are drawn
@@ -224,26 +224,6 @@ class CausalWorlds(MarkovWorlds):
     @override
     def to(self, target: torch.device | str | torch.dtype) -> Self:
         return self._around(self.inner.to(target), {k: v.to(target) for k, v in self.causes.items()})
-
-
-class LoggedWorlds(WrappedWorlds):
-    """Worlds that only say what went together in a log.
-
-    Parameters
-    ----------
-    inner : Worlds
-        The worlds inside.
-    confounded : str
-        Why they do not say what actions do.
-    """
-
-    def __init__(self, inner: Worlds, confounded: str) -> None:
-        super().__init__(inner)
-        self.confounded = confounded
-
-    @override
-    def _around(self, inner: Worlds) -> Self:
-        return type(self)(inner, str(self.confounded))
 
 
 def _split(parameters: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -19,7 +19,7 @@ from bayeswm.causal import (
     choose_strategy,
     identify,
 )
-from bayeswm.causal.confounding.choice import Slices
+from bayeswm.causal.confounding.slices import Slices
 from tests.causal.confounding.logs import BOW, C2, STATE
 
 MEDIATED = [("s[t]", "s[t+1]"), ("s[t]", "a[t]"), ("a[t]", "m[t]"), ("m[t]", "s[t+1]"), ("s[t]", "m[t]")]
