@@ -8,6 +8,7 @@ from pathlib import Path
 from peers import ONE_THREAD, interpreter
 
 PROGRAMS = (
+    "counterfactual_speed.py",
     "ensemble_training.py",
     "ensemble_rollouts.py",
     "rollout_scaling.py",

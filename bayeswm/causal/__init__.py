@@ -17,6 +17,7 @@ from bayeswm.causal.confounding.strategies import (
     Unidentified,
 )
 from bayeswm.causal.counterfactuals import Counterfactual, counterfactual
+from bayeswm.causal.discovery import GraphDraft, discover
 from bayeswm.causal.discrete_bounds import Bounds, CausationBounds, benefit_bounds, causation_bounds, joint_bounds
 from bayeswm.causal.e_values import EValue, e_value, e_value_of_difference
 from bayeswm.causal.effects import effect
@@ -41,8 +42,10 @@ from bayeswm.causal.policy_values import PolicyValue, policy_value
 from bayeswm.causal.positivity_report import Positivity
 from bayeswm.causal.refits import Refutation
 from bayeswm.causal.refutation import negative_control, placebo_treatment
+from bayeswm.causal.residual_tests import ResidualTests
 from bayeswm.causal.sensitivity import sensitivity_of_choice, sensitivity_of_effect
 from bayeswm.causal.sequential import SequentialAdjustment, sequential_backdoor
+from bayeswm.causal.spike_and_slab import SpikeAndSlab
 from bayeswm.causal.structural import StructuralModel, StructuralWorlds
 from bayeswm.causal.tables import Table
 from bayeswm.causal.time_graph import TimeGraph
@@ -62,6 +65,7 @@ __all__ = [
     "EValue",
     "Estimand",
     "FrontDoor",
+    "GraphDraft",
     "Hedge",
     "Identifiable",
     "Instrument",
@@ -82,8 +86,10 @@ __all__ = [
     "Query",
     "Ratio",
     "Refutation",
+    "ResidualTests",
     "Sensitivity",
     "SequentialAdjustment",
+    "SpikeAndSlab",
     "StructuralModel",
     "StructuralWorlds",
     "Sum",
@@ -103,6 +109,7 @@ __all__ = [
     "choose_strategy",
     "clamp",
     "counterfactual",
+    "discover",
     "do",
     "e_value",
     "e_value_of_difference",

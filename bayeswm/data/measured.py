@@ -23,6 +23,8 @@ SILVERBOX_PARTS = {
     "multisine_test": slice(40650 + 65062, 127400),
 }
 DELAN_TEST = ("e", "q", "v")
+PROTEINS = ("raf", "mek", "plc", "pip2", "pip3", "erk", "akt", "pka", "pkc", "p38", "jnk")
+REAGENTS = ("cd3_cd28", "icam2", "aktinhib", "g0076", "u0126", "pma", "b2camp")
 SWING_UPS = ["ddp", "direct_collocation", "energy_shaping", "ilqr", "sac"]
 
 
@@ -59,6 +61,14 @@ def measured(
         action ``torque_1``, ``torque_2``. One episode for each of ``runs`` (letters); ``part``: ``all``, ``train`` or
         ``test`` (e, q, v). Accelerations (``qa``) and the true split of the torque (``m``, ``c``, ``g``) are in the
         file that ``measured_file("delan_characters", "characters.npz")`` names.
+    ``sachs``
+        5,808 single T cells, each killed when it was measured: the state is the natural logarithm of the intensities
+        of 11 proteins (``raf``, ``mek``, ...; none is below 1), the context which of seven reagents a cell was given
+        (0 or 1). One episode of one step for each cell; what was before it is not recorded, and is 0. ``runs`` are
+        conditions, by default all: ``cd3_cd28`` (stimulation alone, the baseline), ``icam2``, ``aktinhib``, ``g0076``
+        and ``u0126`` (each together with ``cd3_cd28``), ``pma`` and ``b2camp`` (without it). Measured targets are akt
+        of ``aktinhib``, pkc of ``g0076`` and ``pma``, mek of ``u0126`` and pka of ``b2camp``. The consensus graph is
+        in the file that ``measured_file("sachs", "consensus_graph.txt")`` names.
 
     Parameters
     ----------
@@ -91,6 +101,7 @@ def measured(
         "contactnets_cube": (_cube, set()),
         "silverbox": (_silverbox, {"part"}),
         "delan_characters": (_characters, {"runs", "part"}),
+        "sachs": (_cells, {"runs"}),
     }
     make, takes = makers[name]
     given = {k: v for k, v in {"runs": runs, "part": part, "time_step": time_step}.items() if v is not None}
@@ -169,6 +180,24 @@ def _characters(*, runs: Sequence[str] | None = None, part: str = "all") -> Traj
     actions = np.split(arrays["tau"], ends)
     rows = [letters.index(c) for c in chosen]
     return Trajectories(schema, state=[states[i] for i in rows], action=[actions[i][:-1] for i in rows])
+
+
+def _cells(*, runs: Sequence[str] | None = None) -> Trajectories:
+    table = np.loadtxt(measured_file("sachs", "sachs_conditions.csv"), delimiter=",", skiprows=1)
+    logs, given = np.log(table[:, : len(PROTEINS)]), table[:, len(PROTEINS) :]
+    chosen = _choose(runs, list(REAGENTS), default=list(REAGENTS))
+    rows = list[np.ndarray]()
+    for name in chosen:
+        alone = name == REAGENTS[0]  # which most of the others were combined with
+        rows.append(np.flatnonzero(~given[:, 1:].any(1) if alone else given[:, REAGENTS.index(name)] == 1))
+    cells = np.concatenate(rows)
+    schema = Schema(
+        state=[Variable(name) for name in PROTEINS],
+        context=[Variable(name) for name in REAGENTS],
+        time_step=1.0,
+    )
+    states = np.stack((np.zeros_like(logs[cells]), logs[cells]), 1)
+    return Trajectories(schema, state=states, context=given[cells])
 
 
 def _arrays(name: str, file: str) -> dict[str, np.ndarray]:

@@ -17,6 +17,7 @@ _RAW = "https://raw.githubusercontent.com"
 _DFKI = (
     f"{_RAW}/dfki-ric-underactuated-lab/torque_limited_simple_pendulum/ed17ea2d32a35ad944944ca03ef57693e2986732/results"
 )
+_SACHS = f"{_RAW}/cmu-phil/example-causal-datasets/a23adc349a23fc34d258193b45c60522ca6355b4/real/sachs"
 _IDENT = f"{_RAW}/forgi86/pytorch-ident/f00d79ff8c6cb96d094d9ea1c079d4dcbf9a67e0/examples/statespace/silverbox"
 
 
@@ -121,6 +122,24 @@ SOURCES: dict[str, Source] = {
         citation="Lutter, Ritter and Peters (2019), Deep Lagrangian networks: using physics as model prior for deep "
         "learning, International Conference on Learning Representations",
         files=(File("characters.npz", "aba9e9ddd896b916a0cc500a689fc70684e00e8bd13798d6e9faaae119fd9c5e"),),
+    ),
+    "sachs": Source(
+        title="Protein signalling in single human T cells under seven conditions",
+        # the original adds jitter to the 0 and 1 of the reagents; rounded, and without psitect and ly, it is this file
+        origin="github.com/cmu-phil/example-causal-datasets at a23adc349a23fc34d258193b45c60522ca6355b4, "
+        "real/sachs/data/sachs.2005.with.jittered.experimental.continuous.txt: reagents rounded to 0 or 1, without the "
+        "cells that were given psitect or ly and without these two columns, comma-separated",
+        licence="CC0-1.0",
+        citation="Sachs, Perez, Pe'er, Lauffenburger and Nolan (2005), Causal protein-signaling networks derived from "
+        "multiparameter single-cell data, Science 308(5721), 523-529, doi:10.1126/science.1105809",
+        files=(
+            File("sachs_conditions.csv", "1f534c363120f3917b6b0e2fc7b79623117999deee8e56235e4439f749f057b4"),
+            File(
+                "consensus_graph.txt",
+                "2406ec0f9cd34bcbcd33fb74282386232330a630dba68c0f2d01a0d985a652b9",
+                f"{_SACHS}/ground.truth/sachs.2005.ground.truth.graph.txt",
+            ),
+        ),
     ),
 }
 

@@ -474,11 +474,17 @@ class BayesianDynamics(DynamicsModel):
         way, scatter = config["inference"], config["likelihood"]
         inference = Inference.registry[way["name"]].from_config(way["config"])
         likelihood = Likelihood.registry[scatter["name"]].from_config(scatter["config"])
-        model = cls(structure=structure, inference=inference, noise=_decoded(config["noise"]), likelihood=likelihood)
-        model.sensor_noise, model.window = _decoded(config["sensor_noise"]), config["window"]
         sensing = None if config["sensing"] is None else Sensing.from_config(structure, config["sensing"])
-        if sensing is not None:
-            model.belief, model.filtering = sensing.named_belief(), sensing.method
+        model = cls(
+            structure=structure,
+            inference=inference,
+            noise=_decoded(config["noise"]),
+            likelihood=likelihood,
+            window=config["window"],
+            sensor_noise=_decoded(config["sensor_noise"]),
+            belief=None if sensing is None else sensing.named_belief(),
+            filtering=None if sensing is None else sensing.method,
+        )
 
         def group(name: str) -> dict[str, Tensor]:
             return {k.removeprefix(f"{name}."): v.clone() for k, v in tensors.items() if k.startswith(f"{name}.")}

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bayeswm.base.errors import DataError, DataWarning, SpecError
-from bayeswm.data.measured import SWING_UPS, measured
+from bayeswm.data.measured import REAGENTS, SWING_UPS, measured
 from bayeswm.data.registry import SOURCES, measured_file
 
 OUTSIDE = r"recorded value\(s\) of action variable 'torque' outside its bounds"
@@ -129,6 +129,42 @@ def test_characters(measured_data):
         np.testing.assert_allclose(file["m"] + file["c"] + file["g"], file["tau"], atol=1e-6)
 
 
+def test_cells(measured_data):
+    data = measured("sachs")
+    table = np.loadtxt(measured_file("sachs", "sachs_conditions.csv"), delimiter=",", skiprows=1)
+    assert len(data) == data.transition_count == len(table) == 5808
+    assert data.schema.state.columns[:2] == ("raf", "mek")
+    # the same cells, condition by condition
+    cells = np.concatenate((data.state[:, 1].exp(), data.context), 1)
+    order = [np.lexsort(np.round(rows, 6).T) for rows in (cells, table)]
+    np.testing.assert_allclose(cells[order[0]], table[order[1]], rtol=1e-12)
+    assert float(data.state[:, 0].abs().max()) == 0.0
+    assert float(data.state.min()) == 0.0  # no intensity is below 1
+
+
+def test_cells_of_each_condition(measured_data):
+    counts = {run: len(measured("sachs", runs=[run])) for run in REAGENTS}
+    assert counts == {
+        "cd3_cd28": 853,
+        "icam2": 902,
+        "aktinhib": 911,
+        "g0076": 723,
+        "u0126": 799,
+        "pma": 913,
+        "b2camp": 707,
+    }
+    for run in REAGENTS:
+        given = dict(zip(REAGENTS, measured("sachs", runs=[run]).context.unique(dim=0)[0].tolist(), strict=True))
+        assert {k for k, v in given.items() if v} == {run} | ({"cd3_cd28"} if run not in ("pma", "b2camp") else set())
+    both = measured("sachs", runs=["u0126", "cd3_cd28"])
+    assert both.context[:, REAGENTS.index("u0126")].sum() == 799
+    # what the inhibitor of MEK does: measured MEK rises, ERK falls
+    mek, erk = (both.schema.state.column(name) for name in ("mek", "erk"))
+    change = both.state[:799, 1].mean(0) - both.state[799:, 1].mean(0)
+    assert float(change[mek]) > 2
+    assert float(change[erk]) < -1
+
+
 WRONG = [
     ({"name": "pendulum"}, "dfki_simple_pendulum"),
     ({"name": "dfki_simple_pendulum", "runs": ["walking"]}, "got 'walking'"),
@@ -140,6 +176,7 @@ WRONG = [
     ({"name": "contactnets_cube", "runs": ["1"]}, "no arguments, got runs"),
     ({"name": "silverbox", "part": "sine"}, "got 'sine'"),
     ({"name": "delan_characters", "part": "valid"}, "got 'valid'"),
+    ({"name": "sachs", "runs": ["psitect"]}, "got 'psitect'"),
     ({"name": "delan_characters", "part": "train", "runs": ["e"]}, "got 'e'"),
 ]
 
@@ -150,7 +187,7 @@ def test_refusals(given, message, measured_data):
         measured(**given)
 
 
-@pytest.mark.parametrize("name", ["contactnets_cube", "delan_characters"])
+@pytest.mark.parametrize("name", ["contactnets_cube", "delan_characters", "sachs"])
 def test_without_the_folder_converted_files_say_where_they_come_from(name, monkeypatch):
     monkeypatch.delenv("BAYESWM_DATA", raising=False)
     with pytest.raises(DataError, match=r"BAYESWM_DATA.*github\.com"):

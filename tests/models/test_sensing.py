@@ -82,6 +82,27 @@ def test_saved_and_loaded(filtering, tmp_path) -> None:
         Sensing.from_config(Pendulum(), {**model.sensing.config(), "filtering": {"method": "Guess"}})
 
 
+def test_fitted_without_process_noise_saved_and_loaded(tmp_path) -> None:
+    angle = torch.linspace(0.3, 0.2, 12, dtype=torch.float64).square()[None, :, None]
+    states = torch.cat((angle, torch.zeros_like(angle)), -1)
+    data = bwm.Trajectories(Pendulum().schema, state=states, action=torch.zeros(1, 11, 1, dtype=torch.float64))
+    model = bwm.BayesianDynamics(
+        structure=Pendulum(mass=LogNormal(0.0, 0.1)),
+        inference=bwm.inference.Laplace(starts=1),
+        noise=0.0,
+        sensor_noise={"angle": 0.1},
+        belief=FAST,
+        window=6,
+    ).fit(data, seed=0, progress=False)
+    model.save(tmp_path / "still.bwm")
+    again = bwm.load(tmp_path / "still.bwm")
+    assert torch.equal(again.posterior["mass"], model.posterior["mass"])
+    assert again.draw(1, generator=torch.Generator().manual_seed(0)).parameters["process_noise"].abs().sum() == 0
+    assert again.window == 6
+    assert again.sensor_noise == {"angle": 0.1}
+    assert again.belief.keys() == FAST.keys()
+
+
 def test_belief_and_filter_need_sensors() -> None:
     with pytest.raises(bwm.SpecError, match="together with sensor_noise"):
         bwm.KnownDynamics(structure=Pendulum(), belief=FAST)
