@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from bayeswm import planning as planning
     from bayeswm import plot as plot
     from bayeswm import testing as testing
+    from bayeswm.causal import CausalDynamics as CausalDynamics
     from bayeswm.causal import do as do
 
 # imported on first use: not everybody needs them, or they need xarray, Gymnasium, matplotlib or Hypothesis
 _LAZY = ("causal", "data", "diagnostics", "planning", "plot", "testing")
 saving.LATER["RecalibratedModel"] = "bayeswm.diagnostics.recalibrated"
-saving.LATER["StructuralModel"] = "bayeswm.causal.structural"
+saving.LATER["StructuralModel"] = "bayeswm.causal"
+saving.LATER["CausalDynamics"] = "bayeswm.causal"
 
 __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     "base",
@@ -35,6 +37,7 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
     *_LAZY,
     *base.__all__,
     *models.__all__,
+    "CausalDynamics",
     "do",
     "propagate",
     "__version__",
@@ -44,8 +47,8 @@ __all__ = [  # pyright: ignore[reportUnsupportedDunderAll]
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
         return importlib.import_module(f"bayeswm.{name}")
-    if name == "do":
-        return importlib.import_module("bayeswm.causal").do
+    if name in ("CausalDynamics", "do"):
+        return getattr(importlib.import_module("bayeswm.causal"), name)
     raise AttributeError(f"module 'bayeswm' has no attribute {name!r}")
 
 

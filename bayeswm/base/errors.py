@@ -33,6 +33,10 @@ class NotInvertible(BayeswmError, RuntimeError):
     """The law is not a bijection in its noise, or the state has probability zero under it."""
 
 
+class ConfoundedError(BayeswmError, RuntimeError):
+    """Actions and what followed them share causes, so that the answer does not say what an action does."""
+
+
 class UnknownVariableError(BayeswmError, KeyError):
     """A variable name that the schema does not have.
 

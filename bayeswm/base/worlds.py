@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self, override
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import DataError, SpecError, UnknownVariableError
+from bayeswm.base.errors import ConfoundedError, DataError, SpecError, UnknownVariableError
 from bayeswm.base.laws import Gaussian, Law
 from bayeswm.base.magnitudes import any_missing
 from bayeswm.base.schema import Schema
@@ -54,6 +54,9 @@ class Worlds(ABC):
         Noise coordinates of a step and of an episode.
     state_is_measured : bool
         Whether sensors report the state itself without error, so that :meth:`filter` gives the state's own density.
+    confounded : str or None
+        Why these worlds do not say what an action does, where they only say what went together in a log; None, the
+        default, where they do. Planners refuse them, and so do interventions on actions.
     """
 
     schema: Schema
@@ -63,6 +66,7 @@ class Worlds(ABC):
     noise_size: int
     episode_noise_size: int = 0
     state_is_measured: bool = False
+    confounded: str | None = None
 
     # --- the system -----------------------------------------------------------------------------------------------
 
@@ -232,6 +236,17 @@ class Worlds(ABC):
     def device(self) -> torch.device:
         """Where the parameters are."""
         return self.log_weight.device
+
+    def check_actionable(self) -> None:
+        """Refuse worlds that do not say what an action does.
+
+        Raises
+        ------
+        ConfoundedError
+            With the reason.
+        """
+        if self.confounded is not None:
+            raise ConfoundedError(f"expected worlds that say what an action does, got others: {self.confounded}")
 
     def replace(self, **values: float | Tensor) -> Self:
         """Return the worlds with some parameters set: a scalar in every world, or one value a world.

@@ -39,7 +39,7 @@ class WrappedWorlds(Worlds):
         self.schema, self.parameters = inner.schema, inner.parameters
         self.log_weight, self.exhaustive = inner.log_weight, inner.exhaustive
         self.noise_size, self.episode_noise_size = inner.noise_size, inner.episode_noise_size
-        self.state_is_measured = inner.state_is_measured
+        self.state_is_measured, self.confounded = inner.state_is_measured, inner.confounded
 
     @abstractmethod
     def _around(self, inner: Worlds) -> Self:

@@ -5,6 +5,17 @@ from bayeswm.causal.behaviour import LinearBehaviour, fit_behaviour
 from bayeswm.causal.changes import clamp, shift
 from bayeswm.causal.conditioned import ConditionedModel
 from bayeswm.causal.confounder import ConfoundedWorlds, assume_confounder
+from bayeswm.causal.confounding.choice import choose_strategy
+from bayeswm.causal.confounding.dynamics import CausalDynamics
+from bayeswm.causal.confounding.strategies import (
+    Adjusted,
+    FrontDoor,
+    Instrumented,
+    Persistent,
+    Proxied,
+    Unconfounded,
+    Unidentified,
+)
 from bayeswm.causal.counterfactuals import Counterfactual, counterfactual
 from bayeswm.causal.discovery import GraphDraft, discover
 from bayeswm.causal.discrete_bounds import Bounds, CausationBounds, benefit_bounds, causation_bounds, joint_bounds
@@ -42,8 +53,10 @@ from bayeswm.causal.tipping import Sensitivity
 from bayeswm.causal.verdict import Identifiable, NotIdentifiable, Query, Unknown
 
 __all__ = [
+    "Adjusted",
     "AdjustedEstimate",
     "Bounds",
+    "CausalDynamics",
     "CausalGraph",
     "CausationBounds",
     "ConditionedModel",
@@ -51,10 +64,12 @@ __all__ = [
     "Counterfactual",
     "EValue",
     "Estimand",
+    "FrontDoor",
     "GraphDraft",
     "Hedge",
     "Identifiable",
     "Instrument",
+    "Instrumented",
     "IntervenedModel",
     "IntervenedWorlds",
     "Intervention",
@@ -62,10 +77,12 @@ __all__ = [
     "LinearBehaviour",
     "Mechanism",
     "NotIdentifiable",
+    "Persistent",
     "PolicyValue",
     "Positivity",
     "Probability",
     "Product",
+    "Proxied",
     "Query",
     "Ratio",
     "Refutation",
@@ -78,6 +95,8 @@ __all__ = [
     "Sum",
     "Table",
     "TimeGraph",
+    "Unconfounded",
+    "Unidentified",
     "Unknown",
     "adjust",
     "adjusted_estimate",
@@ -87,6 +106,7 @@ __all__ = [
     "backdoor_sets",
     "benefit_bounds",
     "causation_bounds",
+    "choose_strategy",
     "clamp",
     "counterfactual",
     "discover",

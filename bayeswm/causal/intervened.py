@@ -55,8 +55,10 @@ class IntervenedWorlds(Worlds):
         self.inner, self.interventions, self.replay = worlds, tuple(interventions), replay
         self.schema = worlds.schema
         self.parameters, self.log_weight, self.exhaustive = worlds.parameters, worlds.log_weight, worlds.exhaustive
-        self.state_is_measured = worlds.state_is_measured
+        self.state_is_measured, self.confounded = worlds.state_is_measured, worlds.confounded
         self._plan = plan = Arrangement(worlds, self.interventions)
+        if plan.by_group["action"]:
+            worlds.check_actionable()
         self.at_boundary = plan.at_boundary
         self._carried, self._remembers = plan.carried, plan.remembers
         self._own_size = worlds.noise_size + plan.extra

@@ -14,6 +14,7 @@ from bayeswm.base.rollout import rollout
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief, Noise
 from bayeswm.causal.abduction import is_even
+from bayeswm.causal.confounding.log import with_context
 from bayeswm.causal.intervened import IntervenedWorlds
 
 
@@ -50,7 +51,8 @@ def replay(
         Over (episodes, H, S).
     """
     action = factual.action
-    context = factual.step_context() if factual.schema.context.size else None
+    # what was recorded beyond the worlds' own context told the noise, and is not asked for again
+    context = with_context(factual, worlds.schema).step_context() if worlds.schema.context.size else None
     even = is_even(factual)
     if not even:
         inside = factual.step_mask

@@ -70,6 +70,42 @@ class TimeGraph:
         """How many steps the longest edge spans."""
         return max((lag for _, _, lag in (*self._edges, *self._confounded)), default=0)
 
+    @property
+    def edges(self) -> tuple[tuple[str, str], ...]:
+        """Pairs (cause, effect), relative to the time t of the effect."""
+        return tuple((_relative(a, lag), _relative(b, 0)) for a, b, lag in self._edges)
+
+    @property
+    def confounded(self) -> tuple[tuple[str, str], ...]:
+        """Pairs with a hidden common cause, relative to the time t of the later one."""
+        return tuple((_relative(a, lag), _relative(b, 0)) for a, b, lag in self._confounded)
+
+    @property
+    def latent(self) -> tuple[str, ...]:
+        """The variables that are not recorded."""
+        return self._latent
+
+    def with_latent(self, names: Iterable[str]) -> TimeGraph:
+        """Return the same process with these variables not recorded, and all others recorded.
+
+        Raises
+        ------
+        UnknownVariableError
+            With the closest names.
+
+        Examples
+        --------
+        >>> TimeGraph([("e[t]", "s[t+1]"), ("e[t]", "a[t]")], latent=["e"]).with_latent([]).variables
+        ('e', 's', 'a')
+        """
+        names = as_names(names)
+        if unknown := [name for name in names if name not in self._variables]:
+            raise UnknownVariableError.of(unknown[0], self._variables)
+        found = object.__new__(TimeGraph)
+        found._edges, found._confounded, found._latent = self._edges, self._confounded, names
+        found._variables = self._variables
+        return found
+
     def unroll(self, horizon: int) -> CausalGraph:
         """Return the graph of the slices 0..horizon, with nodes such as ``s[2]``.
 
@@ -110,8 +146,8 @@ class TimeGraph:
         return frozenset(self._edges), pairs, frozenset(self._latent)
 
     def __repr__(self) -> str:
-        kinds = (("->", self._edges), ("<->", self._confounded))
-        parts = [f"{a}[t{f'-{lag}' if lag else ''}] {arrow} {b}[t]" for arrow, kept in kinds for a, b, lag in kept]
+        kinds = (("->", self.edges), ("<->", self.confounded))
+        parts = [f"{a} {arrow} {b}" for arrow, kept in kinds for a, b in kept]
         hidden = [f"latent {name}" for name in self._latent]
         return f"TimeGraph({', '.join(parts + hidden)})"
 
@@ -123,6 +159,10 @@ def _lagged(cause: str, effect: str) -> tuple[str, str, int]:
             f"expected a cause before its effect, got {cause} -> {effect}; turn it round or correct the times"
         )
     return a, b, end - start
+
+
+def _relative(name: str, lag: int) -> str:
+    return f"{name}[t-{lag}]" if lag else f"{name}[t]"
 
 
 def _earlier_first(pair: tuple[str, str]) -> tuple[str, str]:

@@ -111,6 +111,7 @@ class Problem:
         generator: torch.Generator | None = None,
         fresh_worlds: bool = False,
     ) -> None:
+        worlds.check_actionable()
         self.objective, self.worlds, self.risk, self.limits = objective, worlds, risk, limits
         self.horizon, self.particles, self.constraints = horizon, particles, tuple(constraints)
         self.belief, self.starts = _belief(worlds, belief)

@@ -1,5 +1,6 @@
 """Worlds around other worlds pass on all that they do not change."""
 
+import pytest
 import torch
 
 import bayeswm as bwm
@@ -54,3 +55,12 @@ def test_parts_and_weights_are_those_of_the_worlds_inside():
     assert isinstance(part, Same)
     assert torch.equal(part.inner.log_weight, part.log_weight)
     assert len(part.inner) == 2
+
+
+def test_what_does_not_say_what_actions_do_is_passed_on():
+    worlds = process()
+    worlds.check_actionable()
+    worlds.confounded = "a cause was not recorded"
+    assert Same(worlds).confounded == "a cause was not recorded"
+    with pytest.raises(bwm.ConfoundedError, match="a cause was not recorded"):
+        Same(worlds).check_actionable()

@@ -70,6 +70,21 @@ def test_nonsense_is_refused(make, message):
         make()
 
 
+def test_edges_relative_to_the_effect():
+    graph = TimeGraph([("x[t]", "x[t+2]"), ("u[t]", "x[t]")], [("x[t+1]", "y[t]")], latent=["u"])
+    assert graph.edges == (("x[t-2]", "x[t]"), ("u[t]", "x[t]"))
+    assert graph.confounded == (("y[t-1]", "x[t]"),)
+    assert TimeGraph(graph.edges, graph.confounded, latent=graph.latent) == graph
+
+
+def test_other_latent_variables():
+    graph = TimeGraph([("u[t]", "x[t]"), ("u[t]", "y[t]")], latent=["u"])
+    assert set(graph.with_latent([]).variables) == {"u", "x", "y"}
+    assert graph.with_latent(["x"]) == TimeGraph(graph.edges, latent=["x"])
+    with pytest.raises(UnknownVariableError, match="'z'"):
+        graph.with_latent(["z"])
+
+
 def test_unknown_latent():
     with pytest.raises(UnknownVariableError, match="'payload'"):
         TimeGraph(POLICY, latent=["payload"])

@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 import bayeswm as bwm
-from bayeswm.base import Schema, Variable
+from bayeswm.base import ConfoundedError, Schema, Variable
 from bayeswm.base.laws import Gaussian
 from bayeswm.base.worlds import Belief, Worlds
 from bayeswm.planning import CVaR, Limits, Mean, Objective, Problem, Score
@@ -291,3 +291,10 @@ def test_the_state_is_averaged_by_the_weight_of_the_worlds() -> None:
 def test_laws_that_are_none_of_the_state(mean: Tensor, match: str) -> None:
     with pytest.raises((bwm.SpecError, bwm.DataError), match=match):
         of(spring_worlds(), Gaussian(mean.double(), torch.ones(mean.shape[-1]).double()))
+
+
+def test_worlds_that_only_say_what_was_logged_are_refused() -> None:
+    worlds = spring_worlds()
+    worlds.confounded = "the log lacks the wind"
+    with pytest.raises(ConfoundedError, match="the log lacks the wind"):
+        of(worlds)

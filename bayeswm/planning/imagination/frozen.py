@@ -58,6 +58,7 @@ def frozen(
             [0.0075, 0.1500]])
     """
     worlds = model if isinstance(model, Worlds) else model.draw(world + 1, generator=generator)
+    worlds.check_actionable()
     if not 0 <= world < len(worlds):
         raise SpecError(f"expected one of {len(worlds)} worlds, got {world}")
     one = worlds[world] if len(worlds) > 1 else worlds

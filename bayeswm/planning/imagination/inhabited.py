@@ -84,6 +84,7 @@ class Inhabited:
         self._generator = generator
         model = self.model
         self._pool = model if isinstance(model, Worlds) else model.draw(self.pool_size, generator=generator)
+        self._pool.check_actionable()
 
     def reset(self, which: Tensor) -> Tensor:
         """Begin new episodes in some rows, a mask (rows,); return what all of them show, (rows, M)."""

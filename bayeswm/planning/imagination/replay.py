@@ -103,6 +103,7 @@ def replay(
     (torch.Size([21, 2]), 7)
     """
     drawn = model if isinstance(model, Worlds) else model.draw(worlds, generator=generator)
+    drawn.check_actionable()
     equal = bool((drawn.log_weight - drawn.log_weight[0]).abs().max() < 1e-9)
     if not equal or len(drawn) > worlds:
         drawn = drawn[systematic(drawn.log_weight, worlds, generator)]

@@ -134,6 +134,7 @@ def policy_return(
     (True, 0.0)
     """
     drawn = model if isinstance(model, Worlds) else model.draw(worlds, generator=generator)
+    drawn.check_actionable()
     acted = act_out(drawn, policy, starts, horizon=horizon, particles=particles, generator=generator, context=context)
     cost = objective.cost(acted.states, acted.actions, step_context(context, acted.states))
     cost = torch.where(acted.states.isfinite().all(-1).all(-1) & ~cost.isnan(), cost, float("inf"))

@@ -88,6 +88,7 @@ class PolicyCost:
             raise SpecError(f"expected method=bayeswm.propagation.FixedWorlds() or another method, got {method!r}")
         self.objective, self.belief, self.risk, self.draws = objective, belief, risk, draws
         self.worlds = model if isinstance(model, Worlds) else model.draw(worlds, generator=generator)
+        self.worlds.check_actionable()
         self.model, self.horizon, self.method, self.context = model, horizon, method, context
         self._seed, self._draw_seed = spawn_seeds(generator, 2)
         self._device = generator.device

@@ -1,0 +1,1 @@
+"""Dynamics from logs whose actions may share causes with what follows."""
