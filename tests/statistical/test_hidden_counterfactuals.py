@@ -9,8 +9,8 @@ from torch.distributions import Normal
 
 import bayeswm as bwm
 from bayeswm.causal import counterfactual
-from bayeswm.causal.abduction import abducted
-from bayeswm.causal.drawn_noise import DrawnNoise
+from bayeswm.causal.counterfactuals.abduction import abducted
+from bayeswm.causal.counterfactuals.drawn_noise import DrawnNoise
 from bayeswm.models.episode_worlds import EpisodeWorlds
 from bayeswm.models.sensing import Sensing
 from tests.causal.dense import conditioned, unrolled

@@ -17,8 +17,8 @@ from bayeswm.causal.confounding.strategies import (
     Unidentified,
 )
 from bayeswm.causal.confounding.why_not import reason
-from bayeswm.causal.names import at
-from bayeswm.causal.time_graph import TimeGraph
+from bayeswm.causal.graphs.names import at
+from bayeswm.causal.graphs.time_graph import TimeGraph
 
 
 def choose_strategy(

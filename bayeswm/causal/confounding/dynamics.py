@@ -21,7 +21,7 @@ from bayeswm.causal.confounding.learned import Causes, learn_causes
 from bayeswm.causal.confounding.log import Recipe, same_but
 from bayeswm.causal.confounding.mechanisms import Given, structural_of
 from bayeswm.causal.confounding.strategies import Persistent, Strategy, Unconfounded, Unidentified
-from bayeswm.causal.time_graph import TimeGraph
+from bayeswm.causal.graphs.time_graph import TimeGraph
 
 
 class CausalDynamics(DynamicsModel):

@@ -11,11 +11,11 @@ from bayeswm.base.schema import Schema
 from bayeswm.causal.confounding.log import Recipe
 from bayeswm.causal.confounding.slices import Slices
 from bayeswm.causal.confounding.strategies import FrontDoor, Instrumented
-from bayeswm.causal.learned import Learned
-from bayeswm.causal.mechanism import Mechanism
-from bayeswm.causal.names import at
-from bayeswm.causal.structural import StructuralModel
-from bayeswm.causal.time_graph import TimeGraph
+from bayeswm.causal.graphs.names import at
+from bayeswm.causal.graphs.time_graph import TimeGraph
+from bayeswm.causal.structural.learned import Learned
+from bayeswm.causal.structural.mechanism import Mechanism
+from bayeswm.causal.structural.model import StructuralModel
 
 Given = DynamicsModel | Mechanism | Callable[[Schema], DynamicsModel]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from itertools import combinations
 
-from bayeswm.causal.adjustment import is_adjustment_set
 from bayeswm.causal.confounding.strategies import Adjusted, FrontDoor, Instrumented, Unconfounded
-from bayeswm.causal.graph import CausalGraph
-from bayeswm.causal.names import at
-from bayeswm.causal.time_graph import TimeGraph
+from bayeswm.causal.graphs.graph import CausalGraph
+from bayeswm.causal.graphs.names import at
+from bayeswm.causal.graphs.time_graph import TimeGraph
+from bayeswm.causal.identification.adjustment import is_adjustment_set
 
 
 class Slices:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bayeswm.causal.graph import CausalGraph
-from bayeswm.causal.identification import identify
-from bayeswm.causal.names import at, name_and_time
-from bayeswm.causal.time_graph import TimeGraph
-from bayeswm.causal.verdict import NotIdentifiable
+from bayeswm.causal.graphs.graph import CausalGraph
+from bayeswm.causal.graphs.names import at, name_and_time
+from bayeswm.causal.graphs.time_graph import TimeGraph
+from bayeswm.causal.identification.identify import identify
+from bayeswm.causal.identification.verdict import NotIdentifiable
 
 
 def reason(

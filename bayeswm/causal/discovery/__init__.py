@@ -1,0 +1,1 @@
+"""Drafts of graphs from data."""

@@ -1,0 +1,1 @@
+"""What one intervention does that another does not."""

@@ -1,0 +1,1 @@
+"""Causal graphs, and what separates their nodes."""

@@ -1,0 +1,1 @@
+"""Which effects follow from what was recorded, and how."""

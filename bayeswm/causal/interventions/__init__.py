@@ -1,0 +1,1 @@
+"""Interventions on worlds of any family."""

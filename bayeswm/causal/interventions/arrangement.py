@@ -1,0 +1,166 @@
+"""Interventions on a system, sorted by what they act on and when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+
+from bayeswm.base.errors import SpecError, UnknownVariableError
+from bayeswm.base.schema import Schema
+from bayeswm.base.worlds import Worlds
+from bayeswm.causal.interventions.assignment import Assignment
+from bayeswm.causal.interventions.changes import Change
+from bayeswm.causal.interventions.intervention import Intervention
+from bayeswm.causal.interventions.overwrite import changed
+from bayeswm.causal.structural.mechanism import Mechanism
+from bayeswm.causal.structural.worlds import StructuralWorlds
+
+
+class Arrangement:
+    """Interventions on a system, sorted.
+
+    Parameters
+    ----------
+    worlds : Worlds
+        The system.
+    interventions : sequence of Intervention
+        In the order in which they are applied.
+
+    Attributes
+    ----------
+    by_group : dict of str to tuple of Assignment
+        What acts on state, action, context, noise and parameter.
+    sliced : bool
+        Whether mechanisms are replaced inside the slice.
+    carried : tuple of Assignment
+        Stochastic ones that are drawn one step ahead and carried, so that the law of a step is that given what is set.
+    first, at_start : tuple of Assignment
+        What is set in the state at the start, and which of these are drawn.
+    events : tuple of callable
+        Events from which on something acts.
+    extra : int
+        Further noise coordinates of a slice.
+
+    Raises
+    ------
+    UnknownVariableError, SpecError
+        For a name that the system does not have, with the closest ones; for an intervention that it cannot take.
+    """
+
+    def __init__(self, worlds: Worlds, interventions: Iterable[Intervention]) -> None:
+        self.schema, self.sliced = worlds.schema, isinstance(worlds, StructuralWorlds)
+        by_group: dict[str, list[Assignment]] = {g: [] for g in ("state", "action", "context", "noise", "parameter")}
+        for one in (a for i in interventions for a in i.assignments):
+            by_group[group_of(worlds.schema, one.name, worlds.parameters)].append(one)
+        self.by_group = {k: tuple(v) for k, v in by_group.items()}
+        self._check()
+        states = self.by_group["state"]
+        early = (*self.by_group["action"], *self.by_group["context"], *(() if self.sliced else states))
+        self.carried = tuple(one for one in early if one.stochastic)
+        lagged = any("[t-" in c for one in states if isinstance(one.value, Mechanism) for c in one.value.causes)
+        static = isinstance(worlds, StructuralWorlds) and worlds.static and not lagged
+        # a mechanism acts within a slice, and the start is not made by one
+        self.first = () if static else tuple(s for s in states if s.active(0) and not isinstance(s.value, Mechanism))
+        self.at_start = tuple(one for one in self.first if one.stochastic)
+        self.events = tuple(dict.fromkeys(one.when for one in early if one.when is not None))
+        self.extra = 0
+        if isinstance(worlds, StructuralWorlds):
+            for one in states:
+                fresh = isinstance(one.value, Mechanism) and worlds.wired(one.value, one.name, extra=0)[1]
+                self.extra += int(one.stochastic or fresh)
+
+    @property
+    def remembers(self) -> bool:
+        """Whether something is carried from step to step."""
+        return bool(self.carried or self.events)
+
+    @property
+    def at_boundary(self) -> tuple[str, ...]:
+        """Variables of the state that are overwritten after the step."""
+        return () if self.sliced else tuple(dict.fromkeys(one.name for one in self.by_group["state"]))
+
+    def active(self, group: str, step: int | Tensor) -> list[Assignment]:
+        """Return what acts on a group in a step."""
+        return [one for one in self.by_group[group] if one.active(step)]
+
+    def happened(self, before: Tensor | None, state: Tensor, step: int | Tensor) -> Tensor | None:
+        """Return which events have happened by a step, shape (worlds, particles, *batch, events)."""
+        if before is None or not self.events:
+            return before
+        now = [torch.as_tensor(event(state, step)).expand(state.shape[:-1]) for event in self.events]
+        return before | torch.stack(now, -1).bool()
+
+    def changed(
+        self,
+        group: str,
+        values: Tensor,
+        state: Tensor,
+        *,
+        step: int | Tensor,
+        draws: Mapping[Assignment, Tensor],
+        happened: Tensor | None,
+    ) -> Tensor:
+        """Return actions or context with what is set, each column from the values as they were proposed."""
+        todo = self.active(group, step)
+        if not todo:
+            return values
+        names, columns = getattr(self.schema, group).columns, list(values.unbind(-1))
+        for one in todo:
+            index = names.index(one.name)
+            given = one.values(step) if one.hard else draws.get(one)
+            new = changed(one, columns[index], state, step=step, given=given)
+            if one.when is not None and happened is not None:
+                new = torch.where(happened[..., self.events.index(one.when)], new, columns[index])
+            columns[index] = new
+        return torch.stack(torch.broadcast_tensors(*columns), -1)
+
+    def check_horizon(self, horizon: int) -> None:
+        """Refuse steps beyond the horizon.
+
+        Raises
+        ------
+        SpecError
+            Naming the step.
+        """
+        for group, given in self.by_group.items():
+            for one in given:
+                one.check_horizon(horizon - (0 if group == "state" else 1))
+
+    def _check(self) -> None:
+        for group, given in self.by_group.items():
+            for one in given:
+                if one.when is not None and group not in ("action", "context"):
+                    raise SpecError(f"{one.name}: expected an action or context to be set when= an event happens")
+                if isinstance(one.value, Mechanism) and not (self.sliced and group == "state"):
+                    raise SpecError(f"{one.name}: expected a variable of a StructuralModel for a Mechanism")
+                simple = one.hard or (isinstance(one.value, Change) and one.value.additive)
+                if group == "noise" and not simple:
+                    raise SpecError(f"{one.name}: expected values or a shift for noise, got {one}")
+                if group == "parameter" and not (isinstance(one.value, Change) or (one.hard and one.constant)):
+                    raise SpecError(f"{one.name}: expected a number or a change such as shift(0.1), got {one}")
+
+
+def group_of(schema: Schema, name: str, parameters: Iterable[str]) -> str:
+    """Return what a name belongs to: state, action, context, noise or parameter.
+
+    Raises
+    ------
+    UnknownVariableError, SpecError
+        With the closest names; for a variable of several columns.
+    """
+    for group in ("state", "action", "context"):
+        variables = getattr(schema, group)
+        if name in variables.columns or name in variables.names:
+            if any(len(v.columns) > 1 and name in (v.name, *v.columns) for v in variables):
+                raise SpecError(f"{name}: expected a variable of one column, got a rotation")
+            return group
+    if name.startswith("noise.") and name.removeprefix("noise.") in schema.state.columns:
+        return "noise"
+    parameters = tuple(parameters)
+    if name in parameters:
+        return "parameter"
+    noises = tuple(f"noise.{c}" for c in schema.state.columns)
+    known = (*schema.state.columns, *schema.action.columns, *schema.context.columns, *parameters)
+    raise UnknownVariableError.of(name, (*known, *noises) if name.startswith("noise.") else known)

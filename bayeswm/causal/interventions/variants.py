@@ -1,0 +1,44 @@
+"""A system with the parameters that interventions set, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+from bayeswm.base.worlds import Worlds
+from bayeswm.causal.interventions.assignment import Assignment
+from bayeswm.causal.interventions.changes import Change
+
+
+class Variants:
+    """Worlds with other parameters in some steps; each combination is made once.
+
+    Parameters
+    ----------
+    worlds : Worlds
+        The system.
+    assignments : sequence of Assignment
+        Of parameters, applied in turn.
+    """
+
+    def __init__(self, worlds: Worlds, assignments: Sequence[Assignment]) -> None:
+        self.worlds, self.assignments = worlds, tuple(assignments)
+        self._made: dict[tuple[bool, ...], Worlds] = {}
+
+    def at(self, step: int | Tensor) -> Worlds:
+        """Return the worlds that hold in a step."""
+        if not self.assignments:
+            return self.worlds
+        active = tuple(one.active(step) for one in self.assignments)
+        if not any(active):
+            return self.worlds
+        if active not in self._made:
+            values: dict[str, Any] = {}
+            for one, on in zip(self.assignments, active, strict=True):
+                if on:
+                    old = values.get(one.name, self.worlds.parameters[one.name])
+                    values[one.name] = one.value.apply(old) if isinstance(one.value, Change) else one.value
+            self._made[active] = self.worlds.replace(**values)
+        return self._made[active]

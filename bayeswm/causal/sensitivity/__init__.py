@@ -1,0 +1,1 @@
+"""How far an effect can be doubted: hidden confounders, refutation."""

@@ -1,0 +1,1 @@
+"""Structural causal models: mechanisms inside a slice, known or learned."""

@@ -1,0 +1,1 @@
+"""What a log supports: positivity, and the value of other policies."""

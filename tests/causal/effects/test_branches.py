@@ -1,0 +1,31 @@
+import pytest
+import torch
+from torch.distributions import Normal
+
+import bayeswm as bwm
+from bayeswm.causal.effects.branches import Branches
+from tests.causal.reference_models import c3
+
+
+def test_branches_have_the_same_noise(generator: torch.Generator) -> None:
+    branches = Branches(c3(), torch.zeros(2, 1), torch.zeros(4, 1), horizon=None, generator=generator)
+    none, same = branches.run(), branches.run(bwm.do(a=0.0))
+    torch.testing.assert_close(none.particles, same.particles, rtol=0, atol=0)
+    first, second = branches.run(bwm.do(a=Normal(0.0, 1.0))), branches.run(bwm.do(a=Normal(1.0, 1.0)))
+    gap = (second.particles - first.particles)[..., 0, 0]
+    torch.testing.assert_close(gap, torch.full_like(gap, 0.5))
+    assert float((first.particles - none.particles).abs().max()) > 0.1
+
+
+def test_a_belief_about_the_start_is_shared(generator: torch.Generator) -> None:
+    start = bwm.Gaussian(torch.zeros(1, 1, 1), torch.ones(1))
+    branches = Branches(c3(), start, torch.zeros(1, 1), horizon=None, particles=50, generator=generator)
+    gap = branches.run(bwm.do(a=1.0)).particles - branches.run(bwm.do(a=0.0)).particles
+    torch.testing.assert_close(gap, torch.full_like(gap, 0.5))
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(bwm.SpecError, match="generator="):
+        Branches(c3(), torch.zeros(1), torch.zeros(1, 1), horizon=None)
+    with pytest.raises(bwm.SpecError, match="horizon="):
+        Branches(c3(), torch.zeros(1), None, horizon=None, generator=torch.Generator())
