@@ -5,60 +5,11 @@ from torch.distributions import Normal
 import bayeswm as bwm
 from bayeswm.causal import Mechanism, StructuralModel, intervene
 from bayeswm.testing import check_model
-from tests.causal.reference_models import EMPTY, c1, c2, c5
-
-DO = [
-    (bwm.do(X=1.0), 2.0, 9.25),
-    (bwm.do(X=bwm.causal.shift(1.0)), 2.0, 5.25),
-    (bwm.do(X=Normal(0.0, 2.0)), 0.0, 25.25),
-    (bwm.do(X=Mechanism(lambda: 0.0, noise=1.0)), 0.0, 13.25),
-    (bwm.do(X=lambda state, step: 1.5 * state[..., 2]), 0.0, 0.25),
-    (bwm.do(X=Mechanism(lambda Z: 1.5 * Z)), 0.0, 0.25),
-    (bwm.do({"noise.X": 1.0}), 2.0, 1.25),
-    (bwm.do({"noise.X": bwm.causal.shift(1.0)}), 2.0, 5.25),
-]
+from tests.causal.reference_models import EMPTY, c1
 
 
 def one_slice(model: bwm.DynamicsModel, *interventions: bwm.causal.Intervention) -> bwm.Predictive:
     return intervene(model, *interventions).predictive(torch.zeros(model.schema.state.size), EMPTY)
-
-
-@pytest.mark.parametrize(("intervention", "mean", "variance"), DO)
-def test_every_kind_of_intervention_inside_a_slice_is_exact(
-    intervention: bwm.causal.Intervention, mean: float, variance: float
-) -> None:
-    p = one_slice(c1(), intervention)
-    assert p.mean[0, 0].item() == pytest.approx(mean, abs=1e-9)
-    assert p.variance[0, 0].item() == pytest.approx(variance, abs=1e-9)
-
-
-def test_seeing_is_not_doing() -> None:
-    law = c1().draw(1).transition(torch.zeros(1, 1, 3).double(), EMPTY.double())
-    cov = law.covariance[0, 0]
-    assert (cov[0, 1] / cov[1, 1]).item() == pytest.approx(0.5)
-    assert (cov[0, 0] - cov[0, 1] ** 2 / cov[1, 1]).item() == pytest.approx(4.75)
-
-
-def test_an_iid_confounder_of_a_logged_action() -> None:
-    start = torch.tensor([0.0, 0.0, 1.0])
-    model = c2()
-    done = intervene(model, bwm.do(a=1.0))
-    p = done.predictive(start, EMPTY)
-    assert p.mean[0, 2].item() == pytest.approx(1.4)
-    assert p.variance[0, 2].item() == pytest.approx(1.01)
-    cov = model.draw(1).transition(start.double().view(1, 1, 3), EMPTY.double())
-    mean, cov = cov.mean[0, 0], cov.covariance[0, 0]
-    assert (mean[2] + cov[2, 1] / cov[1, 1] * (1 - mean[1])).item() == pytest.approx(2.05)
-    assert (cov[2, 2] - cov[2, 1] ** 2 / cov[1, 1]).item() == pytest.approx(0.51)
-    r = bwm.propagate(done, start, horizon=2)
-    assert r.mean[1, 2].item() == pytest.approx(1.76, abs=1e-6)
-    assert r.variance[1, 2].item() == pytest.approx(1.8281, abs=1e-6)
-
-
-def test_the_g_formula() -> None:
-    p = one_slice(c5(), bwm.do(A0=1.0, A1=0.0))
-    assert p.mean[0, 4].item() == pytest.approx(1.0)
-    assert p.variance[0, 4].item() == pytest.approx(6.0)
 
 
 def test_parameters_lags_actions_and_context() -> None:
