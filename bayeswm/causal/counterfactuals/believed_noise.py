@@ -77,7 +77,9 @@ class BelievedNoise:
             exact = self._affine(found)
             if exact is not None:
                 kept = self._noise(self._drawn() if self.generator is not None else points[:, :1])
-                return IntervenedWorlds(worlds, interventions, replay=kept.step), exact
+                again = IntervenedWorlds(worlds, interventions, replay=kept.step)
+                again.played = done.played
+                return again, exact
         drawn = DrawnNoise(
             self._noise(self._drawn()),
             self.seen.start,

@@ -19,6 +19,7 @@ from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
 from bayeswm.causal.counterfactuals.abduction import is_even, solved_noise, weighed
 from bayeswm.causal.counterfactuals.drawn_noise import DrawnNoise
+from bayeswm.causal.counterfactuals.out_of_bounds import warn_of_bounds
 from bayeswm.causal.counterfactuals.partly_seen import PartlySeen, has_gaps
 from bayeswm.causal.counterfactuals.unique import check_unique
 from bayeswm.causal.counterfactuals.unsettled import hidden_noise, missing_noise
@@ -153,6 +154,11 @@ def counterfactual(
         For missing values in other models than structural ones, unknown names, steps beyond the end of the longest
         episode; for a hidden state of which the family does not say how it began.
 
+    Warns
+    -----
+    DataWarning
+        For actions that the intervention sets outside their bounds, with their number.
+
     See Also
     --------
     causation_bounds, joint_bounds : What can be said of discrete outcomes, whose counterfactuals are not identified.
@@ -201,6 +207,8 @@ def counterfactual(
     done, found = source.branch(drawn, [intervention])
     if done.correlated:
         check_unique(drawn, factual, done.correlated)
+    if done.played:
+        warn_of_bounds(done, factual)
     replayed = None if solved else source.branch(drawn, [])[1]
     return Counterfactual(found, factual, replayed, done, share, in_training, size)
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from bayeswm.base.along import Policy
 from bayeswm.base.errors import DataError
 from bayeswm.base.model import DynamicsModel
+from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
 from bayeswm.causal.effects.branches import Branches
 from bayeswm.causal.effects.effect import check_level, labelled, path_means, summarised
@@ -37,6 +38,7 @@ def group_effects(
     worlds: int = 64,
     particles: int = 20,
     level: float = 0.9,
+    logged: Trajectories | None = None,
     generator: torch.Generator | None = None,
 ) -> xarray.Dataset:
     """Return the average effect in each group of starts, such as slow ones and fast ones.
@@ -54,7 +56,7 @@ def group_effects(
         The group of each start, any labels that can be sorted; or what makes them of the states (N, S).
     state : Tensor, shape (N, S)
         Starts.
-    horizon, actions, context, worlds, particles, level, generator
+    horizon, actions, context, worlds, particles, level, logged, generator
         As of :func:`effect`.
 
     Returns
@@ -108,5 +110,18 @@ def group_effects(
     share = member / member.sum(1, keepdim=True)
     found = summarised("effect", torch.einsum("gn,wpnhs->wpghs", share, each), treated, level=level)
     data = labelled(found, treated, attributes={"level": level, "worlds": treated.worlds, "particles": particles})
-    data = data.rename(batch_0="group").assign_coords(group=groups)
-    return data.assign(count=("group", count))
+    data = data.rename(batch_0="group").assign_coords(group=groups).assign(count=("group", count))
+    from bayeswm.causal.support.overlap import with_positivity
+
+    return with_positivity(
+        data,
+        branches.worlds,
+        logged,
+        branches={"treatment": treatment, "control": control},
+        state=state,
+        horizon=horizon,
+        actions=actions,
+        context=context,
+        particles=particles,
+        generator=generator,
+    )

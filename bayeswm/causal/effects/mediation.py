@@ -12,6 +12,7 @@ from bayeswm.base.along import Policy
 from bayeswm.base.errors import SpecError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import Predictive
+from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief, Worlds
 from bayeswm.causal.effects.branches import Branches
 from bayeswm.causal.effects.effect import labelled, pooled, summarised
@@ -34,6 +35,7 @@ def mediation(
     context: Tensor | None = None,
     worlds: int = 64,
     particles: int = 1000,
+    logged: Trajectories | None = None,
     generator: torch.Generator | None = None,
 ) -> xarray.Dataset:
     """Split a total effect into what goes through mediators and what does not.
@@ -50,7 +52,7 @@ def mediation(
         Made by :func:`do`.
     mediator : str or sequence of str
         Columns of the state.
-    state, horizon, actions, context, worlds, generator
+    state, horizon, actions, context, worlds, logged, generator
         As of :func:`effect`.
     particles : int
         Sampled trajectories in each world.
@@ -123,4 +125,18 @@ def mediation(
     for name, values in parts.items():
         found[name] = pooled(values, treated)
         found[f"{name}_error"] = summarised(name, values, treated, level=0.9)["standard_error"]
-    return labelled(found, treated, attributes={"worlds": treated.worlds, "particles": particles})
+    data = labelled(found, treated, attributes={"worlds": treated.worlds, "particles": particles})
+    from bayeswm.causal.support.overlap import with_positivity
+
+    return with_positivity(
+        data,
+        branches.worlds,
+        logged,
+        branches={"treatment": treatment, "control": control},
+        state=state,
+        horizon=horizon,
+        actions=actions,
+        context=context,
+        particles=particles,
+        generator=generator,
+    )

@@ -12,6 +12,7 @@ from torch import Tensor
 from bayeswm.base.errors import SpecError, UnknownVariableError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import Predictive
+from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief, Worlds
 from bayeswm.causal.effects.branches import Branches
 from bayeswm.causal.effects.effect import check_level, labelled, summarised
@@ -37,6 +38,7 @@ def path_effect(
     worlds: int = 64,
     particles: int = 1000,
     level: float = 0.9,
+    logged: Trajectories | None = None,
     generator: torch.Generator | None = None,
 ) -> xarray.Dataset:
     """Return the part of an effect that goes along some paths of a slice, and not along others.
@@ -52,7 +54,7 @@ def path_effect(
         On the same variables of the slice; made by :func:`do`.
     paths : sequence of sequences of str
         Each from a variable that is set to the outcome, which is the same for all, such as ``("X", "M", "Y")``.
-    state, actions, context, worlds, particles, level, generator
+    state, actions, context, worlds, particles, level, logged, generator
         As of :func:`effect`; one step.
 
     Returns
@@ -116,7 +118,20 @@ def path_effect(
     values = along.particles - under_control.particles
     found = summarised("effect", values, along, level=level)
     data = labelled(found, along, attributes={"level": level, "worlds": along.worlds, "particles": particles})
-    return data.sel(variable=outcome)
+    from bayeswm.causal.support.overlap import with_positivity
+
+    return with_positivity(
+        data.sel(variable=outcome),
+        system,
+        logged,
+        branches={"treatment": treatment, "control": control},
+        state=state,
+        horizon=1,
+        actions=actions,
+        context=context,
+        particles=particles,
+        generator=generator,
+    )
 
 
 def _known(name: str, mechanism: object) -> Mechanism:

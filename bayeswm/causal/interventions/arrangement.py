@@ -40,6 +40,8 @@ class Arrangement:
         What is set in the state at the start, and which of these are drawn.
     events : tuple of callable
         Events from which on something acts.
+    bounded : bool
+        Whether an action that is set has bounds.
     extra : int
         Further noise coordinates of a slice.
 
@@ -65,6 +67,8 @@ class Arrangement:
         self.first = () if static else tuple(s for s in states if s.active(0) and not isinstance(s.value, Mechanism))
         self.at_start = tuple(one for one in self.first if one.stochastic)
         self.events = tuple(dict.fromkeys(one.when for one in early if one.when is not None))
+        actions = {one.name for one in self.by_group["action"]}
+        self.bounded = any(v.bounds is not None and v.name in actions for v in worlds.schema.action)
         self.extra = 0
         if isinstance(worlds, StructuralWorlds):
             for one in states:

@@ -66,6 +66,8 @@ class IntervenedWorlds(Worlds):
         self.episode_noise_size = worlds.episode_noise_size + len(plan.carried) + len(plan.at_start)
         # covariances of correlated noise that was replayed, by step
         self.correlated: dict[int, Tensor] = {}
+        # actions that were set while noise was replayed, by step
+        self.played: dict[int, Tensor] = {}
         self._replayed_steps = () if replay is None else replay.unbind(-2)
         self._variants = Variants(worlds, plan.by_group["parameter"])
 
@@ -109,6 +111,13 @@ class IntervenedWorlds(Worlds):
         state = worlds.state(carry)
         happened = self._plan.happened(happened, state, step)
         action = self._plan.changed("action", action, state, step=step, draws=draws, happened=happened)
+        if (
+            self.replay is not None
+            and isinstance(step, int)
+            and self._plan.bounded
+            and self._plan.active("action", step)
+        ):
+            self.played[step] = action
         if context is not None:
             context = self._plan.changed("context", context, state, step=step, draws=draws, happened=happened)
         carry = _met(carry, state, action, context)

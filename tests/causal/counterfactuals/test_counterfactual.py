@@ -31,6 +31,8 @@ def test_noise_is_shared_between_the_branches() -> None:
     eye, zero = torch.eye(3).double(), torch.zeros(1, 3).double()
     a, b = (law.push(eye)[0, :, 0] - law.push(zero)[0, :, 0] for law in (first, second))
     assert float((a @ b) / (a.norm() * b.norm())) == pytest.approx(0.466372, abs=1e-6)
+    # were the noise of Y another one in each branch, only Z would join them
+    assert float((a[1:] @ b[1:]) / (a.norm() * b.norm())) == pytest.approx(0.430498, abs=1e-6)
 
 
 def test_a_counterfactual_in_time() -> None:

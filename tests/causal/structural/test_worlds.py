@@ -1,9 +1,12 @@
+import itertools
+
 import pytest
 import torch
 from torch.distributions import Normal
 
 import bayeswm as bwm
-from bayeswm.causal import Mechanism, intervene
+from bayeswm.base import MultivariateGaussian, StructureWorlds
+from bayeswm.causal import Mechanism, StructuralModel, intervene
 from tests.causal.reference_models import EMPTY, c1, c2, c5
 
 DO = [
@@ -58,3 +61,63 @@ def test_the_g_formula() -> None:
     p = one_slice(c5(), bwm.do(A0=1.0, A1=0.0))
     assert p.mean[0, 4].item() == pytest.approx(1.0)
     assert p.variance[0, 4].item() == pytest.approx(6.0)
+
+
+def test_a_slice_that_is_one_block_answers_another_question() -> None:
+    """C1 as one block: X is overwritten after the step, which its effect within the slice never sees."""
+    schema = c1().schema
+
+    root = torch.tensor([[0.5, 2.0, -1.0], [0.0, 1.0, 1.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+
+    def law(mean: torch.Tensor, scale: object, *, parameters: object, inputs: object) -> MultivariateGaussian:
+        return MultivariateGaussian(mean, torch.linalg.cholesky(root @ root.T))
+
+    structure = bwm.structures.FromFunction(lambda s, a: 0 * s, schema=schema)
+    block = StructureWorlds(structure, schema, {}, log_weight=torch.zeros(1), exhaustive=True, law=law, noisy=None)
+    done = intervene(block, bwm.do(X=1.0))
+    assert done.at_boundary == ("X",)
+    found = done.transition(torch.zeros(1, 1, 3).double(), EMPTY.double())
+    assert found.mean[0, 0].tolist() == pytest.approx([0.0, 1.0, 0.0], abs=1e-9)
+    assert found.variance[0, 0].tolist() == pytest.approx([5.25, 0.0, 1.0], abs=1e-9)
+
+
+def test_of_several_interventions_on_one_variable_each_acts_on_what_the_last_left() -> None:
+    """Two values that contradict each other: the later one holds."""
+    for interventions, mean in (
+        ((bwm.do(X=5.0), bwm.do(X=1.0)), 1.0),
+        ((bwm.do(X=1.0), bwm.do(X=bwm.causal.shift(0.5))), 1.5),
+        ((bwm.do(X=bwm.causal.shift(0.5)), bwm.do(X=1.0)), 1.0),
+        ((bwm.do(X=5.0), bwm.do(X=bwm.causal.clamp(high=1.0))), 1.0),
+    ):
+        p = one_slice(c1(), *interventions)
+        assert p.mean[0].tolist() == pytest.approx([2 * mean, mean, 0.0])
+        assert p.variance[0].tolist() == pytest.approx([9.25, 0.0, 1.0])
+
+
+def test_the_cost_inside_a_slice_grows_with_the_number_of_interventions() -> None:
+    """Calls are counted: each mechanism runs once, however many variables are set."""
+    calls = 0
+
+    def counted(x: torch.Tensor) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        return torch.sin(x)
+
+    names = [f"x{i}" for i in range(13)]
+    model = StructuralModel(
+        {names[0]: Mechanism(lambda: 0.0, noise=1.0)}
+        | {b: Mechanism(counted, (a,), noise=1.0) for a, b in itertools.pairwise(names)}
+    )
+    start = torch.zeros(1, 5, 13, dtype=torch.float64)
+
+    def cost(*interventions: bwm.causal.Intervention) -> int:
+        nonlocal calls
+        law = intervene(model, *interventions).draw(1).transition(start, EMPTY.double())
+        calls = 0
+        law.push(torch.randn(1, 5, law.noise_size, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+        return calls
+
+    shifts = [bwm.do({name: bwm.causal.shift(0.1)}) for name in names[1:]]
+    hard = [bwm.do({name: 0.1}) for name in names[1:]]
+    assert [cost(*shifts[:n]) for n in (0, 1, 6, 12)] == [12] * 4
+    assert [cost(*hard[:n]) for n in (0, 1, 6, 12)] == [12] * 4

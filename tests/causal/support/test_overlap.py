@@ -8,7 +8,7 @@ from torch.distributions import Normal
 
 import bayeswm as bwm
 from bayeswm.base.errors import SpecError, SupportWarning
-from bayeswm.causal import effect, positivity
+from bayeswm.causal import effect, group_effects, mediation, path_effect, positivity
 from tests.causal.confounded_logs import TRUE, known
 from tests.causal.reference_models import c1, line
 
@@ -127,3 +127,25 @@ def test_the_system_is_held_against_its_own_log(generator: torch.Generator) -> N
         warnings.simplefilter("error")
         with pytest.raises(SpecError, match="actions="):
             positivity(model, log, state=torch.zeros(1), horizon=2, generator=generator)
+
+
+def test_every_kind_of_effect_says_whether_it_was_checked(generator: torch.Generator) -> None:
+    model = known(**TRUE)
+    log = logged(model, 200, 6, generator=generator)
+    near, far, rest = bwm.do(a=0.5), bwm.do(a=9.0), bwm.do(a=0.0)
+    query = {"state": torch.zeros(2, 1), "by": [0, 1], "horizon": 2, "generator": generator}
+    assert group_effects(model, near, rest, **query).attrs["positivity"].startswith("not checked")
+    found = group_effects(model, near, rest, **query, logged=log)
+    assert found.supported.values.all()
+    assert found["count"].values.tolist() == [1, 1]
+    with pytest.warns(SupportWarning, match="treatment: thin support"):
+        found = mediation(
+            model, far, rest, mediator="s", state=torch.zeros(1), horizon=2, generator=generator, logged=log
+        )
+    assert not found.supported.sel(branch="treatment").values.any()
+    slices = c1()
+    paths = bwm.rollout(slices, torch.zeros(800, 3), horizon=1, particles=1, generator=generator).particles[0, 0]
+    rows = bwm.Trajectories(slices.schema, state=torch.cat((torch.zeros(800, 1, 3), paths), 1))
+    query = {"paths": [("X", "Y")], "state": torch.zeros(3), "generator": generator}
+    found = path_effect(slices, bwm.do(X=0.5), bwm.do(X=0.0), **query, logged=rows)
+    assert (found.effect.item(), bool(found.supported.all())) == (pytest.approx(1.0), True)

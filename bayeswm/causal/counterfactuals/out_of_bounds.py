@@ -1,0 +1,45 @@
+"""Actions of a counterfactual branch that the system cannot take."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+
+from bayeswm.base.errors import DataWarning
+from bayeswm.base.trajectories import Trajectories
+from bayeswm.causal.interventions.intervened import IntervenedWorlds
+
+_SLACK = 0.01  # of the width of the bounds: measurement noise at a limit is no violation
+
+
+def warn_of_bounds(worlds: IntervenedWorlds, factual: Trajectories) -> None:
+    """Count what interventions set outside the bounds of the schema, over the steps of all episodes.
+
+    Parameters
+    ----------
+    worlds : IntervenedWorlds
+        In which the branch ran.
+    factual : Trajectories
+        What happened.
+
+    Warns
+    -----
+    DataWarning
+        For each variable that is outside in at least one world or particle.
+    """
+    for v in worlds.schema.action:
+        if v.bounds is None or not worlds.played:
+            continue
+        slack, count = _SLACK * (v.bounds[1] - v.bounds[0]), 0
+        for step, action in worlds.played.items():
+            value = action[..., worlds.schema.action.slices[v.name]]
+            outside = ((value < v.bounds[0] - slack) | (value > v.bounds[1] + slack)).any(-1)
+            outside = outside.expand(torch.broadcast_shapes(outside.shape, (len(factual),)))
+            inside = factual.step_mask[:, step].to(outside.device)
+            count += int((outside.reshape(-1, len(factual)).any(0) & inside).sum())
+        if count:
+            text = (
+                f"{count} value(s) of action variable {v.name!r} outside its bounds {v.bounds} under the intervention"
+            )
+            warnings.warn(text, DataWarning, stacklevel=3)
