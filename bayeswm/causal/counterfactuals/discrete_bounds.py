@@ -158,8 +158,8 @@ def benefit_bounds(first: ArrayLike, second: ArrayLike) -> Bounds:
 def _bounds(low: float, high: float, share: float) -> Bounds | None:
     if share <= 0:
         return None
-    lower = min(max(0.0, float(low / share)), 1.0)
-    return Bounds(lower, max(lower, min(1.0, float(high / share))))
+    lower = min(max(0.0, float(low) / float(share)), 1.0)
+    return Bounds(lower, max(lower, min(1.0, float(high) / float(share))))
 
 
 def _probability(value: float, name: str) -> float:

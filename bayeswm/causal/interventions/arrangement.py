@@ -40,6 +40,8 @@ class Arrangement:
         What is set in the state at the start, and which of these are drawn.
     events : tuple of callable
         Events from which on something acts.
+    late : tuple of Assignment
+        What of the state, the noise and the parameters waits for an event, the same for all.
     bounded : bool
         Whether an action that is set has bounds.
     extra : int
@@ -58,15 +60,19 @@ class Arrangement:
             by_group[group_of(worlds.schema, one.name, worlds.parameters)].append(one)
         self.by_group = {k: tuple(v) for k, v in by_group.items()}
         self._check()
+        self.late = tuple(a for g in ("state", "noise", "parameter") for a in self.by_group[g] if a.when is not None)
         states = self.by_group["state"]
         early = (*self.by_group["action"], *self.by_group["context"], *(() if self.sliced else states))
         self.carried = tuple(one for one in early if one.stochastic)
         lagged = any("[t-" in c for one in states if isinstance(one.value, Mechanism) for c in one.value.causes)
         static = isinstance(worlds, StructuralWorlds) and worlds.static and not lagged
         # a mechanism acts within a slice, and the start is not made by one
-        self.first = () if static else tuple(s for s in states if s.active(0) and not isinstance(s.value, Mechanism))
+        self.first = () if static else tuple(s for s in states if _at_start(s))
         self.at_start = tuple(one for one in self.first if one.stochastic)
-        self.events = tuple(dict.fromkeys(one.when for one in early if one.when is not None))
+        self.events = tuple(
+            dict.fromkeys(a.when for given in self.by_group.values() for a in given if a.when is not None)
+        )
+        self._check_late(static=static)
         actions = {one.name for one in self.by_group["action"]}
         self.bounded = any(v.bounds is not None and v.name in actions for v in worlds.schema.action)
         self.extra = 0
@@ -85,9 +91,13 @@ class Arrangement:
         """Variables of the state that are overwritten after the step."""
         return () if self.sliced else tuple(dict.fromkeys(one.name for one in self.by_group["state"]))
 
-    def active(self, group: str, step: int | Tensor) -> list[Assignment]:
-        """Return what acts on a group in a step."""
-        return [one for one in self.by_group[group] if one.active(step)]
+    def active(self, group: str, step: int | Tensor, *, waiting: bool = False) -> list[Assignment]:
+        """Return what acts on a group in a step; with ``waiting``, before the event of :attr:`late`."""
+        return [a for a in self.by_group[group] if a.active(step) and not (waiting and a.when is not None)]
+
+    def started(self, happened: Tensor) -> Tensor:
+        """Return where the event of :attr:`late` has happened, of all events (worlds, particles, *batch, events)."""
+        return happened[..., [event is self.late[0].when for event in self.events].index(True)]
 
     def happened(self, before: Tensor | None, state: Tensor, step: int | Tensor) -> Tensor | None:
         """Return which events have happened by a step, shape (worlds, particles, *batch, events)."""
@@ -132,11 +142,19 @@ class Arrangement:
             for one in given:
                 one.check_horizon(horizon - (0 if group == "state" else 1))
 
+    def _check_late(self, *, static: bool) -> None:
+        if self.late and static:
+            raise SpecError("expected when= in a system with a past, got a slice by itself; use a callable")
+        events = dict.fromkeys(one.when for one in self.late)
+        if len(events) > 1:
+            raise SpecError(
+                f"expected one event for all that is set in state, noise and parameters, got {len(events)} in "
+                f"{list(self.late)}; use the same function"
+            )
+
     def _check(self) -> None:
         for group, given in self.by_group.items():
             for one in given:
-                if one.when is not None and group not in ("action", "context"):
-                    raise SpecError(f"{one.name}: expected an action or context to be set when= an event happens")
                 if isinstance(one.value, Mechanism) and not (self.sliced and group == "state"):
                     raise SpecError(f"{one.name}: expected a variable of a StructuralModel for a Mechanism")
                 simple = one.hard or (isinstance(one.value, Change) and one.value.additive)
@@ -144,6 +162,10 @@ class Arrangement:
                     raise SpecError(f"{one.name}: expected values or a shift for noise, got {one}")
                 if group == "parameter" and not (isinstance(one.value, Change) or (one.hard and one.constant)):
                     raise SpecError(f"{one.name}: expected a number or a change such as shift(0.1), got {one}")
+
+
+def _at_start(one: Assignment) -> bool:
+    return one.active(0) and one.when is None and not isinstance(one.value, Mechanism)
 
 
 def group_of(schema: Schema, name: str, parameters: Iterable[str]) -> str:

@@ -17,8 +17,10 @@ from bayeswm.base.trees import tree_map
 from bayeswm.base.worlds import Belief, MarkovWorlds, Noise, Worlds
 from bayeswm.causal.counterfactuals.replayed_law import ReplayedLaw
 from bayeswm.causal.interventions.arrangement import Arrangement
+from bayeswm.causal.interventions.assignment import Assignment
 from bayeswm.causal.interventions.boundary_law import overwritten
 from bayeswm.causal.interventions.carrying_law import CarryingLaw
+from bayeswm.causal.interventions.chosen_law import ChosenLaw
 from bayeswm.causal.interventions.intervention import Intervention
 from bayeswm.causal.interventions.overwrite import Overwrite
 from bayeswm.causal.interventions.set_noise import with_noise
@@ -70,6 +72,7 @@ class IntervenedWorlds(Worlds):
         self.played: dict[int, Tensor] = {}
         self._replayed_steps = () if replay is None else replay.unbind(-2)
         self._variants = Variants(worlds, plan.by_group["parameter"])
+        self._waiting = Variants(worlds, [one for one in plan.by_group["parameter"] if one.when is None])
 
     # --- the system -----------------------------------------------------------------------------------------------
 
@@ -85,7 +88,7 @@ class IntervenedWorlds(Worlds):
             episode, eta = episode[..., : self.inner.episode_noise_size], episode[..., self.inner.episode_noise_size :]
         if episode is not None and not self.inner.episode_noise_size:
             episode = None
-        carry = self._variants.at(0).start(belief, context, noise._replace(episode=episode))
+        carry = self._waiting.at(0).start(belief, context, noise._replace(episode=episode))
         if self._plan.first:
             self._check_carry(carry)
             drawn = {one: one.values(0).to(carry) for one in self._plan.first if one.hard}
@@ -99,16 +102,15 @@ class IntervenedWorlds(Worlds):
             return carry
         if self._plan.events and isinstance(belief, Trajectories):
             raise SpecError("expected a state to start from, got a history: when events happened in it is not known")
-        state = self._variants.at(0).state(carry)
+        state = self.inner.state(carry)
         eta = state.new_zeros(*state.shape[:-1], 0) if eta is None else eta
         return carry, eta[..., : len(self._carried)], state.new_zeros(*state.shape[:-1], len(self._plan.events)).bool()
 
     @override
     def transition(self, carry: Any, action: Tensor, context: Tensor | None = None, *, step: int | Tensor = 0) -> Law:
-        worlds = self._variants.at(step)
         carry, eta, happened = self._split(carry)
         draws = {one: one.drawn(eta[..., i]) for i, one in enumerate(self._carried)} if eta is not None else {}
-        state = worlds.state(carry)
+        state = self.inner.state(carry)
         happened = self._plan.happened(happened, state, step)
         action = self._plan.changed("action", action, state, step=step, draws=draws, happened=happened)
         if (
@@ -121,9 +123,36 @@ class IntervenedWorlds(Worlds):
         if context is not None:
             context = self._plan.changed("context", context, state, step=step, draws=draws, happened=happened)
         carry = _met(carry, state, action, context)
-        noises, states = self._plan.active("noise", step), self._plan.active("state", step + 1)
+        law, covariance = self._law(carry, action, context, step=step, draws=draws)
+        if self._plan.late and happened is not None:
+            self._check_carry(carry)
+            on = self._plan.started(happened)
+            before, other = self._law(carry, action, context, step=step, draws=draws, waiting=True)
+            law = ChosenLaw(on, law, before)
+            if covariance is not None and other is not None:
+                covariance = torch.where(on[..., None, None], covariance, other)
+        if covariance is not None and isinstance(step, int):
+            self.correlated[step] = covariance
+        if self.replay is not None:
+            law = self._replayed(law, step)
+        return law if happened is None else CarryingLaw(law, len(self._carried), happened)
+
+    def _law(
+        self,
+        carry: Any,
+        action: Tensor,
+        context: Tensor | None,
+        *,
+        step: int | Tensor,
+        draws: Mapping[Assignment, Tensor],
+        waiting: bool = False,
+    ) -> tuple[Law, Tensor | None]:
+        """Return the law of a step, and of replayed noise its covariance as the system gave it, where correlated."""
+        worlds = (self._waiting if waiting else self._variants).at(step)
+        noises = self._plan.active("noise", step, waiting=waiting)
+        states = self._plan.active("state", step + 1, waiting=waiting)
         if isinstance(worlds, StructuralWorlds):
-            law: Law = worlds.transition(
+            law = worlds.transition(
                 carry,
                 action,
                 context,
@@ -132,25 +161,22 @@ class IntervenedWorlds(Worlds):
                 noise_changes=noises,
                 noise_size=self._own_size,
             )
-        else:
-            if noises or states:
-                self._check_carry(carry)
-            law = worlds.transition(carry, action, context, step=step)
-            if self.replay is not None and isinstance(law, MultivariateGaussian) and isinstance(step, int):
-                self.correlated[step] = law.covariance
-            for one in noises:
-                law = with_noise(law, one, column=self.schema.state.column(one.name.removeprefix("noise.")), step=step)
-            if states:
-                given = {one: one.values(step + 1).to(law.mean) for one in states if one.hard}
-                given |= {one: draws[one] for one in states if one.stochastic}
-                lead = common_shape(law.mean.shape[:-1], *(v.shape for v in given.values()))
-                given = {one: v.expand(lead) for one, v in given.items()}
-                law = overwritten(law, Overwrite(states, self.schema.state.columns, step=step + 1, drawn=given))
-        if self.replay is not None:
-            law = self._replayed(law, step, worlds=worlds)
-        return law if happened is None else CarryingLaw(law, len(self._carried), happened)
+            return law, None
+        if noises or states:
+            self._check_carry(carry)
+        law = worlds.transition(carry, action, context, step=step)
+        covariance = law.covariance if self.replay is not None and isinstance(law, MultivariateGaussian) else None
+        for one in noises:
+            law = with_noise(law, one, column=self.schema.state.column(one.name.removeprefix("noise.")), step=step)
+        if states:
+            given = {one: one.values(step + 1).to(law.mean) for one in states if one.hard}
+            given |= {one: draws[one] for one in states if one.stochastic}
+            lead = common_shape(law.mean.shape[:-1], *(v.shape for v in given.values()))
+            given = {one: v.expand(lead) for one, v in given.items()}
+            law = overwritten(law, Overwrite(states, self.schema.state.columns, step=step + 1, drawn=given))
+        return law, covariance
 
-    def _replayed(self, law: Law, step: int | Tensor, *, worlds: Worlds) -> Law:
+    def _replayed(self, law: Law, step: int | Tensor) -> Law:
         if isinstance(step, Tensor) or step >= len(self._replayed_steps):
             raise SpecError(f"expected a step below {len(self._replayed_steps)}, one at a time")
         noise = self._replayed_steps[step]
@@ -158,12 +184,13 @@ class IntervenedWorlds(Worlds):
         # a carry may hold more than the state
         if isinstance(pushed, Tensor) and pushed.shape[-1] == self.schema.state.size:
             return Gaussian(pushed)
-        return ReplayedLaw(law, noise, state=worlds.state)
+        return ReplayedLaw(law, noise, state=self.inner.state)
 
     def _check_carry(self, carry: Any) -> None:
         """Refuse to set a state of which the carry is only a belief, or knows more."""
         if not isinstance(carry, Tensor) or carry.shape[-1] != self.schema.state.size:
             names = [one.name for group in ("state", "noise") for one in self._plan.by_group[group]]
+            names += [one.name for one in self._plan.late if one.name not in names]
             raise SpecError(
                 f"expected a known state to set {names}, got a belief about it or more than it as the carry of "
                 f"{type(self.inner).__name__}; start from a state, or intervene on actions, context or parameters"
@@ -209,6 +236,8 @@ class IntervenedWorlds(Worlds):
         own, eta, happened = self._split(carry)
         happened = self._plan.happened(happened, self.inner.state(own), step)
         if not isinstance(self.inner, MarkovWorlds):
+            if self._plan.late:
+                self._check_carry(own)
             worlds, state = self._variants.at(step), self.inner.state(own)
             action = self._plan.changed("action", action, state, step=step, draws={}, happened=happened)
             if context is not None:

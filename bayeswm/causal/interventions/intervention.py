@@ -42,7 +42,8 @@ def do(
         at step k is a[k], after the policy proposed it; noise at step k leads to x[k + 1]. Every step by default.
     when : callable, optional
         An event, ``when(state, step)`` of states (..., S) to truth values (...): each trajectory is left alone until it
-        first happens there, and the intervention acts from that step on. For actions and context.
+        first happens there, and the intervention acts from that step on: on action, context, noise and parameters of
+        the step from the state where it happened, and on the state that this step leads to.
     **named : object
         The same by keyword, for names that are identifiers.
 

@@ -113,3 +113,24 @@ def test_what_is_refused(generator: torch.Generator) -> None:
         effect(c3(), bwm.do(a=1.0), bwm.do(a=0.0), state=state, horizon=2)
     with pytest.raises(bwm.UnknownVariableError):
         effect(c3(), bwm.do(b=1.0), bwm.do(a=0.0), state=state, actions=torch.zeros(2, 1), generator=generator)
+
+
+@pytest.mark.parametrize("what", [bwm.do(a=bwm.causal.shift(1.0)), bwm.do(a=1.0, when=lambda state, step: step > 0)])
+def test_what_changes_a_proposal_needs_one(what: bwm.causal.Intervention, generator: torch.Generator) -> None:
+    query = {"state": torch.zeros(1), "horizon": 2, "generator": generator}
+    with pytest.raises(bwm.SpecError, match="actions=, or interventions"):
+        effect(c3(), what, bwm.do(a=0.0), **query)
+    found = effect(c3(), what, bwm.do(a=0.0), actions=torch.zeros(2, 1), **query)
+    assert found.effect.sel(horizon=2).item() in (pytest.approx(0.9), pytest.approx(0.5))
+
+
+def test_the_calls_of_the_design() -> None:
+    """As they stand there: positional interventions, and no generator where nothing is drawn."""
+    model, x0 = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium()), torch.tensor([0.3, 0.0])
+    found = bwm.causal.effect(model, bwm.do(torque=1.0), bwm.do(torque=0.0), state=x0, horizon=20)
+    assert dict(found.sizes) == {"horizon": 20, "variable": 2}
+    test = bwm.data.simulate(model, x0.expand(2, 2), torch.ones(2, 12, 1), generator=torch.Generator().manual_seed(0))
+    told = bwm.causal.counterfactual(model, factual=test[0], intervention=bwm.do({"torque": 0.0}, steps=slice(5, 10)))
+    off = torch.ones(12, 1)
+    off[5:10] = 0.0
+    torch.testing.assert_close(told.mean[0], bwm.rollout(model, x0, off).mean)

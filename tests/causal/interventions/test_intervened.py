@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 import bayeswm as bwm
-from bayeswm.causal import Intervention, Mechanism, clamp, counterfactual, intervene, shift
+from bayeswm.causal import Intervention, Mechanism, StructuralModel, clamp, counterfactual, intervene, shift
 from bayeswm.testing import check_model
 from tests.causal.reference_models import c1, c3, cart, observed
 
@@ -272,6 +272,10 @@ SOFT = {
     ),
     "policy": ((bwm.do(force=lambda state, step: -state[..., 1]),), ()),
     "event": ((braking(),), ("history_leads_to_state",)),
+    "event of the system": (
+        (bwm.do({"v": 0.0, "noise.x": shift(1.0), "mass": 3.0}, when=lambda state, step: state[..., 0] > 1),),
+        ("history_leads_to_state",),
+    ),
     # draws are in no measurement
     "law": (
         (bwm.do(force=Normal(0.0, 1.0)),),
@@ -324,7 +328,140 @@ def test_events_in_densities_and_counterfactuals(generator: torch.Generator) -> 
     assert found_noise is not None
     replayed = bwm.rollout(done, START, FORCE, context=WIND, particles=1, noise=bwm.Noise(step=found_noise[:, :, 0]))
     torch.testing.assert_close(found.mean[0], replayed.particles[0, 0])
-    with pytest.raises(bwm.SpecError, match="action or context"):
-        paths(model, bwm.do(x=0.0, when=lambda state, step: state[..., 0] > 0))
     with pytest.raises(bwm.SpecError, match="when="):
         bwm.do(x=0.0, when=True)  # pyright: ignore[reportArgumentType]
+
+
+def passed(state: Tensor, step: int | Tensor) -> Tensor:
+    return state[..., 0] > 2
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"v": 0.1},
+        {"v": shift(-0.2)},
+        {"v": lambda state, step: 0.5 * state[..., 1]},
+        {"v": clamp(-0.1, 0.1)},
+        {"noise.v": 1.0},
+        {"noise.v": shift(0.5)},
+        {"mass": 5.0},
+        {"v": 0.1, "noise.x": shift(0.5), "mass": 5.0, "force": -1.0},
+    ],
+)
+def test_an_event_changes_the_system_in_each_trajectory(values: dict[str, Any]) -> None:
+    """By hand: states, noise and parameters change from the step on that starts where x has passed 2."""
+    new = paths(cart(noise=1.0), bwm.do(values, when=passed))
+    x, v = START[0].expand(4).clone(), START[1].expand(4).clone()
+    drift, on = START[2].expand(4), torch.zeros(4, dtype=torch.bool)
+    for t in range(5):
+        on |= x > 2
+        force = torch.where(on, values.get("force", FORCE[t, 0]), FORCE[t, 0])
+        mass = torch.where(on, values.get("mass", 2.0), 2.0)
+        w = STEP_NOISE[0, :, t].clone()
+        for i, name in enumerate(("noise.x", "noise.v")):
+            value = values.get(name)
+            if value is not None:
+                w[:, i] = torch.where(on, value if isinstance(value, float) else value.apply(w[:, i]), w[:, i])
+        x, v, drift = x + v + w[:, 0], 0.9 * v + (force + 0.5) / mass + w[:, 1], drift + 0.5 + w[:, 2]
+        if "v" in values:
+            value = values["v"]
+            value = (
+                value.apply(v)
+                if hasattr(value, "apply")
+                else value(torch.stack((x, v), -1), t)
+                if callable(value)
+                else value
+            )
+            v = torch.where(on, value, v)
+        equal(new[:, t + 1], torch.stack((x, v, drift), -1))
+    assert int(on.sum()) > 0
+
+
+def test_counterfactuals_and_draws_from_an_event_on(generator: torch.Generator) -> None:
+    model = cart(noise=1.0)
+    plain = bwm.rollout(model, START, FORCE, context=WIND, particles=1, noise=bwm.Noise(step=STEP_NOISE[:, :1]))
+    path = torch.cat((START[None], plain.particles[0, 0]))
+    seen = bwm.Trajectories(model.schema, state=path[None], action=FORCE[None], context=WIND[None])
+    change = bwm.do({"v": 0.1, "mass": 5.0}, when=passed)
+    expected = paths(model, change)[0, 1:]
+    found = counterfactual(model, seen, change)
+    torch.testing.assert_close(found.mean[0], expected)
+    assert float(found.variance.max()) == 0
+    # the noise of an episode under the intervention is found too
+    factual = bwm.Trajectories(
+        model.schema, state=torch.cat((START[None], expected))[None], action=FORCE[None], context=WIND[None]
+    )
+    noise, _ = intervene(model, change).draw(1).smooth(factual)
+    assert noise.step is not None
+    torch.testing.assert_close(noise.step[0, 0, 0, :, 0], STEP_NOISE[0, 0, :, 0])
+    drawn = intervene(model, bwm.do({"v": Normal(0.0, 0.01)}, when=passed))
+    r = bwm.rollout(drawn, START, FORCE, context=WIND, particles=50, generator=generator)
+    after = (r.particles[0, :, :-1, 0] > 2).cumsum(1) > 0
+    assert bool(after.any())
+    assert bool((r.particles[0, :, 1:, 1][after].abs() < 0.06).all())
+    assert not bool((r.particles[0, :, 1:, 1][~after].abs() < 0.06).all())
+
+
+def test_events_inside_a_slice() -> None:
+    """A variable of a slice, its mechanism and its noise, from an event on."""
+    schema = bwm.Schema(state=[bwm.Variable("s"), bwm.Variable("q")], time_step=1.0)
+    model = StructuralModel(
+        {"s": Mechanism(lambda s: s + 1.0, ("s[t-1]",), noise=0.5), "q": Mechanism(lambda s: 2 * s, noise=0.1)},
+        schema=schema,
+    )
+    noise = torch.randn(1, 3, 4, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+
+    def late(state: Tensor, step: int | Tensor) -> Tensor:
+        return state[..., 0] > 2
+
+    mechanism = Mechanism(lambda s: -s, ("s[t-1]",), noise=0.5)
+    for values in ({"s": 0.0}, {"s": mechanism}, {"noise.s": 1.0}, {"s": shift(1.0)}):
+        done = intervene(model, bwm.do(values, when=late))
+        r = bwm.rollout(done, torch.zeros(2), horizon=4, particles=3, noise=bwm.Noise(step=noise))
+        s, on = torch.zeros(3, dtype=torch.float64), torch.zeros(3, dtype=torch.bool)
+        for t in range(4):
+            on |= s > 2
+            w = noise[0, :, t]
+            plain = s + 1 + 0.5 * w[:, 0]
+            new = {
+                "s": torch.zeros(3, dtype=torch.float64) if values.get("s") == 0.0 else -s + 0.5 * w[:, 0],
+                "noise.s": s + 1.5,
+            }[next(iter(values))]
+            new = plain + 1.0 if isinstance(values.get("s"), type(shift(1.0))) else new
+            s = torch.where(on, new, plain)
+            equal(r.particles[0, :, t], torch.stack((s, 2 * s + 0.1 * w[:, 1]), -1))
+        assert bool(on.any())
+
+
+def test_events_that_do_not_fit() -> None:
+    with pytest.raises(bwm.SpecError, match="one event for all"):
+        paths(cart(), bwm.do(x=0.0, when=passed), bwm.do(mass=1.0, when=lambda state, step: state[..., 1] > 0))
+    # actions may wait for other events
+    paths(cart(), bwm.do(x=0.0, when=passed), bwm.do(force=1.0, when=lambda state, step: state[..., 1] > 0))
+    with pytest.raises(bwm.SpecError, match="a slice by itself"):
+        intervene(c1(), bwm.do(X=0.0, when=passed)).draw(1)
+    hidden = bwm.KnownDynamics(structure=c3().structure, noise=1.0, sensor_noise=0.1)
+    with pytest.raises(bwm.UnknownVariableError):
+        paths(cart(), bwm.do(mas=1.0, when=passed))
+    done = intervene(hidden, bwm.do(s=1.0, when=passed))
+    history = bwm.Trajectories(c3().schema, state=[[[0.0], [1.0]]], action=[[[0.0]]])
+    with pytest.raises(bwm.SpecError, match="a state to start from"):
+        done.draw(1).start(history)
+
+
+def test_an_angle_is_set_as_it_is_given() -> None:
+    """On the line, not on the circle: 3.5 rad stays 3.5 rad, and what follows goes on from there."""
+    pendulum = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.01)
+    start, rest, g = torch.tensor([-3.0, 0.0]), torch.zeros(4, 1), torch.Generator().manual_seed(0)
+    angle = bwm.do({"angle": 3.5}, steps=2)
+    r = bwm.rollout(intervene(pendulum, angle), start, rest, particles=3, generator=g)
+    assert r.particles[0, :, 1, 0].tolist() == [3.5] * 3
+    assert bool(((r.particles[0, :, 2:, 0] - 3.5).abs() < 0.2).all())
+    factual = bwm.data.simulate(pendulum, start[None], rest[None], generator=g)
+    found = counterfactual(pendulum, factual, angle)
+    assert found.mean[0, 1, 0].item() == 3.5
+    # a turn more or less is the same pendulum
+    turned = counterfactual(pendulum, factual, bwm.do({"angle": 3.5 - 2 * torch.pi}, steps=2))
+    torch.testing.assert_close(turned.mean[0, 1:, 0] + 2 * torch.pi, found.mean[0, 1:, 0])
+    torch.testing.assert_close(turned.mean[0, :, 1], found.mean[0, :, 1])
