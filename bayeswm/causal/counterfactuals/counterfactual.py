@@ -207,8 +207,7 @@ def counterfactual(
     done, found = source.branch(drawn, [intervention])
     if done.correlated:
         check_unique(drawn, factual, done.correlated)
-    if done.played:
-        warn_of_bounds(done, factual)
+    warn_of_bounds(done, factual)
     replayed = None if solved else source.branch(drawn, [])[1]
     return Counterfactual(found, factual, replayed, done, share, in_training, size)
 

@@ -28,16 +28,21 @@ def warn_of_bounds(worlds: IntervenedWorlds, factual: Trajectories) -> None:
     DataWarning
         For each variable that is outside in at least one world or particle.
     """
+    if not worlds.played:
+        return
+    played = torch.stack(torch.broadcast_tensors(*worlds.played.values()))
     for v in worlds.schema.action:
-        if v.bounds is None or not worlds.played:
+        if v.bounds is None:
             continue
-        slack, count = _SLACK * (v.bounds[1] - v.bounds[0]), 0
-        for step, action in worlds.played.items():
-            value = action[..., worlds.schema.action.slices[v.name]]
-            outside = ((value < v.bounds[0] - slack) | (value > v.bounds[1] + slack)).any(-1)
-            outside = outside.expand(torch.broadcast_shapes(outside.shape, (len(factual),)))
-            inside = factual.step_mask[:, step].to(outside.device)
-            count += int((outside.reshape(-1, len(factual)).any(0) & inside).sum())
+        slack, value = _SLACK * (v.bounds[1] - v.bounds[0]), played[..., worlds.schema.action.slices[v.name]]
+        outside = ((value < v.bounds[0] - slack) | (value > v.bounds[1] + slack)).any(-1)
+        if not bool(outside.any()):
+            continue
+        # one value for all episodes has no axis of theirs
+        outside = outside[:, None] if outside.ndim == 1 else outside
+        outside = outside.expand(torch.broadcast_shapes(outside.shape, (len(factual),)))
+        inside = factual.step_mask[:, list(worlds.played)].to(outside.device)
+        count = int((outside.reshape(len(played), -1, len(factual)).any(1) & inside.mT).sum())
         if count:
             text = (
                 f"{count} value(s) of action variable {v.name!r} outside its bounds {v.bounds} under the intervention"

@@ -48,3 +48,12 @@ def test_draws_are_counted_too(generator: torch.Generator) -> None:
 def test_what_is_inside_or_has_no_bounds_is_not_warned_of() -> None:
     for inside in (bwm.do(a=1.0), bwm.do(a=shift(0.0)), bwm.do(b=5.0), bwm.do(s=5.0)):
         counterfactual(system(), seen(), inside)
+
+
+def test_a_single_action() -> None:
+    pendulum = bwm.KnownDynamics(structure=bwm.structures.Pendulum.gymnasium(), noise=0.01)
+    factual = bwm.data.simulate(
+        pendulum, torch.zeros(3, 2), torch.zeros(3, 5, 1), generator=torch.Generator().manual_seed(0)
+    )
+    with pytest.warns(bwm.base.DataWarning, match=r"^12 value\(s\) of action variable 'torque'"):
+        counterfactual(pendulum, factual, bwm.do({"torque": 5.0}, steps=slice(1, 5)))
