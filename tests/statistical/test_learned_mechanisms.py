@@ -24,7 +24,7 @@ from tests.causal.learned_models import (
     with_product,
 )
 from tests.causal.reference_models import EMPTY, c1, c2, c3, c5, c6, line, observed
-from tests.causal.structural.test_model import DO
+from tests.causal.structural.test_worlds import DO
 
 ROWS, DRAWS = 20_000, 1000
 AT = torch.tensor([0.0, 0.0, 1.0])
