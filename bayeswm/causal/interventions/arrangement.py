@@ -160,8 +160,11 @@ class Arrangement:
                 simple = one.hard or (isinstance(one.value, Change) and one.value.additive)
                 if group == "noise" and not simple:
                     raise SpecError(f"{one.name}: expected values or a shift for noise, got {one}")
-                if group == "parameter" and not (isinstance(one.value, Change) or (one.hard and one.constant)):
-                    raise SpecError(f"{one.name}: expected a number or a change such as shift(0.1), got {one}")
+                same = isinstance(one.value, Change) or (isinstance(one.value, Tensor) and one.value.ndim <= 1)
+                if group == "parameter" and not same:
+                    raise SpecError(
+                        f"{one.name}: expected a number, one for each step, or a change such as shift(0.1), got {one}"
+                    )
 
 
 def _at_start(one: Assignment) -> bool:
