@@ -22,10 +22,10 @@ from tests.causal.reference_models import c1, c2, c5, c6, line
 from tests.statistical.checks import BUDGET
 from tests.statistical.test_learned_mechanisms import moments
 
-ROWS, REPETITIONS, DRAWS = 20, 60, 63
+ROWS, REPETITIONS, DRAWS = 20, 50, 63
 ONE, NOISE = Normal(0.0, 1.0), LogNormal(math.log(0.5), 0.3)
 # few steps of many chains serve the ranks, not R-hat
-SAMPLER = bwm.inference.HMC(chains=DRAWS, warmup=50, draws=4)
+SAMPLER = bwm.inference.HMC(chains=DRAWS, warmup=80, draws=8)
 LINE = bwm.BayesianDynamics(structure=bwm.structures.Linear(A=ONE, c=ONE), noise=NOISE, inference=SAMPLER)
 PRODUCT = partial(with_product, scale=1.0, noise=NOISE, inference=SAMPLER)
 Coefficients = dict[str, list[float]]  # by variable: offset, slopes, that of the product, standard deviation
@@ -53,18 +53,18 @@ def drawn(name: str, parents: tuple[str, ...], product: bool) -> Mechanism:
     return Mechanism(fn, (*parents, *(f"{name}_{i}" for i in range(count + 1 + product))), f"{name}_noise")
 
 
-def back_door(worlds: bwm.Worlds, _: bwm.Trajectories) -> Sequence[Tensor]:
+def back_door(worlds: bwm.Worlds, _data: bwm.Trajectories) -> Sequence[Tensor]:
     """Total effect of Z on Y, and the variance of Y under do(X)."""
     high, low = (moments(worlds, torch.zeros(3), bwm.do(Z=v))[0][:, 0] for v in (1.0, 0.0))
     return high - low, moments(worlds, torch.zeros(3), bwm.do(X=1.0))[1][:, 0]
 
 
-def back_door_exactly(b: Coefficients, _: bwm.Trajectories) -> Sequence[float]:
+def back_door_exactly(b: Coefficients, _data: bwm.Trajectories) -> Sequence[float]:
     (_, slope, _), (_, x, z, sd) = b["X"], b["Y"]
     return z + x * slope, z**2 + sd**2
 
 
-def two_steps(worlds: bwm.Worlds, _: bwm.Trajectories) -> Sequence[Tensor]:
+def two_steps(worlds: bwm.Worlds, _data: bwm.Trajectories) -> Sequence[Tensor]:
     """Effects of a over one and over two steps, and the variance after each."""
     one, start = bwm.do(a=1.0), torch.ones(3)
     first, other = (moments(worlds, start, bwm.do(a=v))[0] for v in (1.0, 0.0))
@@ -74,7 +74,7 @@ def two_steps(worlds: bwm.Worlds, _: bwm.Trajectories) -> Sequence[Tensor]:
     return (first - other)[:, 2], (second - control)[:, 2], own, own * (1 + slope[:, 2].square())
 
 
-def two_steps_exactly(b: Coefficients, _: bwm.Trajectories) -> Sequence[float]:
+def two_steps_exactly(b: Coefficients, _data: bwm.Trajectories) -> Sequence[float]:
     _, s, a, e, sd = b["s"]
     own = e**2 + sd**2
     return a, a * (1 + s), own, own * (1 + s**2)
@@ -92,18 +92,18 @@ def other_past_exactly(b: Coefficients, data: bwm.Trajectories) -> Sequence[floa
     return [seen + more * s**k for k, seen in enumerate(data.states()[0, 1:, 0].tolist())]
 
 
-def g_formula(worlds: bwm.Worlds, _: bwm.Trajectories) -> Sequence[Tensor]:
+def g_formula(worlds: bwm.Worlds, _data: bwm.Trajectories) -> Sequence[Tensor]:
     """Effect of (A0, A1) from (0, 0) to (1, 1), and the variance of Y under it."""
     mean, variance = moments(worlds, torch.zeros(5), bwm.do(A0=1.0, A1=1.0))
     return mean[:, 4] - moments(worlds, torch.zeros(5), bwm.do(A0=0.0, A1=0.0))[0][:, 4], variance[:, 4]
 
 
-def g_formula_exactly(b: Coefficients, _: bwm.Trajectories) -> Sequence[float]:
+def g_formula_exactly(b: Coefficients, _data: bwm.Trajectories) -> Sequence[float]:
     (_, early, hidden, noise), (_, late, via, direct, sd) = b["L1"], b["Y"]
     return late + via * early, (via * hidden + direct) ** 2 + (via * noise) ** 2 + sd**2
 
 
-def mediated(worlds: bwm.Worlds, _: bwm.Trajectories) -> Sequence[Tensor]:
+def mediated(worlds: bwm.Worlds, _data: bwm.Trajectories) -> Sequence[Tensor]:
     """Total, natural direct, natural indirect and total indirect effect: Y is affine in M, so that its mean serves."""
     m, y = ([moments(worlds, torch.zeros(3), bwm.do(X=v))[0][:, i] for v in (0.0, 1.0)] for i in (1, 2))
     direct, indirect = (
@@ -113,7 +113,7 @@ def mediated(worlds: bwm.Worlds, _: bwm.Trajectories) -> Sequence[Tensor]:
     return y[1] - y[0], direct - y[0], indirect - y[0], y[1] - direct
 
 
-def mediated_exactly(b: Coefficients, _: bwm.Trajectories) -> Sequence[float]:
+def mediated_exactly(b: Coefficients, _data: bwm.Trajectories) -> Sequence[float]:
     (at, slope, _), (_, x, m, both, _) = b["M"], b["Y"]
     return x + m * slope + both * (at + slope), x + both * at, m * slope, (m + both) * slope
 
