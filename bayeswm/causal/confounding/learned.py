@@ -17,7 +17,7 @@ from bayeswm.base.schema import Schema, Variables
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
 from bayeswm.causal.confounding import strategies
-from bayeswm.causal.confounding.behaviour import fit_behaviour
+from bayeswm.causal.confounding.behaviour import fit_action_model
 from bayeswm.causal.confounding.first_stage import (
     FirstStage,
     Rows,
@@ -66,10 +66,12 @@ class Causes:
             Without a generator, where worlds are drawn.
         """
         front = isinstance(self.recipe.strategy, FrontDoor)
+        # worlds that are the posterior are the same each time; one source, so that their laws are independent
+        fixed = make_generator(0)
 
         def map_of(law: LinearRegression) -> LinearMap:
             if inner.exhaustive:
-                return law.spread(len(inner))
+                return law.spread(len(inner), generator=fixed)
             if generator is None:
                 raise SpecError("expected generator=torch.Generator, since laws of causes are drawn, got none")
             return law.draw(len(inner), generator=make_generator(generator))
@@ -186,7 +188,7 @@ def learn_causes(
             stage = instrument_stage(rows, index)
         else:
             columns = Variables(log.schema.context[name] for name in strategy.by)
-            fitted = fit_behaviour(
+            fitted = fit_action_model(
                 behaviour, public, recorded, actions=strategy.actions, instruments=columns, seed=seed
             )
             recipe = replace(recipe, behaviour=fitted)
@@ -194,7 +196,7 @@ def learn_causes(
         errors = errors_of(proxy_error, strategy.by)
         stage = proxy_stage(rows, errors)
     if stage is not None:
-        recipe = recipe.with_control(stage.control, stage.weights)
+        recipe = replace(recipe, control=stage.control, weights=stage.weights)
     whole = recipe.outcome_log(log)
     if not recipe.causes:
         return Causes(recipe, {}), whole
