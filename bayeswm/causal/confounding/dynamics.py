@@ -260,8 +260,9 @@ class CausalDynamics(DynamicsModel):
     ) -> CausalDynamics:
         given = config["graph"]
         graph = TimeGraph(map(tuple, given["edges"]), map(tuple, given["confounded"]), latent=given["latent"])
-        found = cls(graph, dynamics=config["outcome"])
-        found._causes, found._outcome = Causes.from_state(config, tensors), config["outcome"]
+        causes, outcome = Causes.from_state(config, tensors), config["outcome"]
+        found = cls(graph, dynamics=outcome, behaviour=causes.recipe.behaviour, proxy_error=causes.proxy_error)
+        found._causes, found._outcome = causes, outcome
         return found
 
     @override
