@@ -43,7 +43,7 @@ from bayeswm.causal.interventions.intervened import IntervenedWorlds
 from bayeswm.causal.interventions.intervened_model import IntervenedModel, intervene
 from bayeswm.causal.interventions.intervention import Intervention, do
 from bayeswm.causal.sensitivity.behaviour import LinearBehaviour, fit_behaviour
-from bayeswm.causal.sensitivity.confounder import ConfoundedWorlds, assume_confounder
+from bayeswm.causal.sensitivity.confounder import CorrectedWorlds, assume_confounder
 from bayeswm.causal.sensitivity.e_values import EValue, e_value, e_value_of_difference
 from bayeswm.causal.sensitivity.omitted_variable import AdjustedEstimate, adjusted_estimate, robustness_value
 from bayeswm.causal.sensitivity.refits import Refutation
@@ -67,7 +67,7 @@ __all__ = [
     "CausalGraph",
     "CausationBounds",
     "ConditionedModel",
-    "ConfoundedWorlds",
+    "CorrectedWorlds",
     "Counterfactual",
     "EValue",
     "Estimand",

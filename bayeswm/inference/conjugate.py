@@ -6,12 +6,12 @@ import math
 from dataclasses import dataclass
 from typing import override
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
 from bayeswm.base.errors import SpecError
+from bayeswm.base.gauss_hermite import hermite_grid
 from bayeswm.base.random import make_generator
 from bayeswm.inference.affine import AffineMean, Rows
 from bayeswm.inference.joint import Inference, Inferred, Joint
@@ -145,10 +145,8 @@ class Conjugate(Inference):
                 f"expected between 1 and {_NODES} nodes, got order {order} in {axes.shape[1]} directions; fix "
                 "parameters that do not matter, or draw instead"
             )
-        points, weight = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(order))
-        grid = torch.cartesian_prod(*[points] * axes.shape[1]).view(count, -1)
-        log_weight = torch.cartesian_prod(*[weight.log()] * axes.shape[1]).view(count, -1).sum(-1)
-        return mean.coefficients.values(centre + grid @ axes.mT), torch.log_softmax(log_weight, 0)
+        grid, weight = hermite_grid(axes.shape[1], order)
+        return mean.coefficients.values(centre + grid @ axes.mT), torch.log_softmax(weight.log(), 0)
 
     def _parts(self, joint: Joint, mean: AffineMean) -> list[_Part]:
         """Return the regressions that have nothing in common, each with its posterior."""

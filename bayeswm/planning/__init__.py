@@ -14,7 +14,7 @@ from bayeswm.planning.imagination.returns import PolicyReturn, policy_return
 from bayeswm.planning.limits import Limits
 from bayeswm.planning.loop.control import closed_loop, control
 from bayeswm.planning.loop.controlled import Controlled
-from bayeswm.planning.loop.learn import Learned, learn
+from bayeswm.planning.loop.learn import LearnedControl, learn
 from bayeswm.planning.loop.live import Live
 from bayeswm.planning.loop.plant import Simulated
 from bayeswm.planning.objective import Objective
@@ -100,7 +100,7 @@ __all__ = [
     "HalfSpaces",
     "Imagined",
     "InsideTube",
-    "Learned",
+    "LearnedControl",
     "LevelSet",
     "Limits",
     "LinearFeedback",

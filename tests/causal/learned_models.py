@@ -19,16 +19,16 @@ def linear(**given: object) -> bwm.BayesianDynamics:
     return bwm.BayesianDynamics(structure=structure, inference=bwm.inference.Conjugate(), **given)  # pyright: ignore[reportArgumentType]
 
 
-def with_product(schema: bwm.Schema) -> bwm.BayesianDynamics:
-    """Two parents and their product, in closed form."""
+def with_product(schema: bwm.Schema, *, scale: float = 10.0, **given: object) -> bwm.BayesianDynamics:
+    """Two parents and their product, in closed form by default."""
 
     def fn(state: Tensor, x: Tensor, context: Tensor, p: dict[str, Tensor]) -> Tensor:
         first, second = x[..., :1], x[..., 1:]
         return state + p["c"] + p["first"] * first + p["second"] * second + p["both"] * first * second
 
-    laws = {k: Normal(0.0, 10.0) for k in ("c", "first", "second", "both")}
+    laws = {k: Normal(0.0, scale) for k in ("c", "first", "second", "both")}
     structure = bwm.structures.FromFunction(fn, schema=schema, parameters=laws)
-    return bwm.BayesianDynamics(structure=structure, inference=bwm.inference.Conjugate())
+    return bwm.BayesianDynamics(structure=structure, **{"inference": bwm.inference.Conjugate(), **given})  # pyright: ignore[reportArgumentType]
 
 
 def gaussian_process() -> bwm.GaussianProcess:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 import bayeswm as bwm
-from bayeswm.causal import Learned, Mechanism, StructuralModel, StructuralWorlds, counterfactual, effect, intervene
+from bayeswm.causal import Learned, StructuralModel, StructuralWorlds, counterfactual, effect, intervene
 from tests.causal.learned_models import (
     C1,
     C2,
@@ -230,28 +230,3 @@ def errors(prototype: bwm.DynamicsModel) -> dict[str, float]:
 def test_families_come_within_a_twentieth_of_the_outcomes_spread(prototype: bwm.DynamicsModel) -> None:
     found = errors(prototype)
     assert max(map(abs, found.values())) <= 0.05, found
-
-
-@pytest.mark.slow
-def test_chains_rank_the_truth_evenly() -> None:
-    """Simulation-based calibration of a total effect that goes through two learned mechanisms."""
-    g, ranks, total = torch.Generator().manual_seed(0), list[float](), 127
-    sampler = bwm.inference.HMC(chains=32, warmup=200, draws=200)
-    line_of = bwm.structures.Linear(A=0.0, c=Normal(0.0, 1.0))
-    prototype = bwm.BayesianDynamics(structure=line_of, noise=0.5, inference=sampler)
-    z = Mechanism(lambda: 0.0, noise=1.0)
-    for repetition in range(20):
-        p = torch.randn(5, generator=g).tolist()
-        truth = StructuralModel(
-            {
-                "Z": z,
-                "X": Mechanism(lambda Z, p=p: p[0] + p[1] * Z, ("Z",), 0.5),
-                "Y": Mechanism(lambda X, Z, p=p: p[2] + p[3] * X + p[4] * Z, ("X", "Z"), 0.5),
-            }
-        )
-        model = StructuralModel({"Z": z, "X": Learned(prototype, ("Z",)), "Y": Learned(prototype, ("X", "Z"))})
-        model.fit(recorded(truth, 20, seed=repetition), seed=repetition, progress=False)
-        worlds = model.draw(total, generator=g)
-        high, low = (moments(worlds, torch.zeros(3), bwm.do(Z=v))[0][:, 2] for v in (1.0, 0.0))
-        ranks.append((float((high - low < p[4] + p[3] * p[1]).sum()) + 0.5) / (total + 1))
-    assert stats.kstest(ranks, "uniform").pvalue > 1e-5

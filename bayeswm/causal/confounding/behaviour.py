@@ -14,7 +14,7 @@ from bayeswm.base.schema import Schema, Variables
 from bayeswm.base.trajectories import Trajectories
 
 
-def fit_behaviour(
+def fit_action_model(
     prototype: DynamicsModel,
     public: Trajectories,
     recorded: Tensor,

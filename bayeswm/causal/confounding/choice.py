@@ -7,7 +7,7 @@ from functools import partial
 from itertools import combinations
 
 from bayeswm.base.errors import UnknownVariableError
-from bayeswm.causal.confounding.slices import Slices, subsets
+from bayeswm.causal.confounding.slices import Slices, lasting, subsets
 from bayeswm.causal.confounding.strategies import (
     Adjusted,
     Persistent,
@@ -104,13 +104,7 @@ def _proxied(graph: TimeGraph, seen: Slices, recorded: Sequence[str]) -> Proxied
 
 def _persistent(graph: TimeGraph, seen: Slices) -> Persistent | None:
     """Return hidden variables that last, given which nothing else is confounded."""
-    once = graph.with_latent([]).unroll(max(1, graph.largest_lag))
-    lasting = [
-        name
-        for name in seen.hidden
-        if any((at(name, 0), at(name, t)) in once.edges for t in range(1, graph.largest_lag + 1))
-    ]
-    for chosen in subsets(lasting, least=1):
+    for chosen in subsets(lasting(graph, seen.hidden), least=1):
         rest = [name for name in seen.hidden if name not in chosen]
         shown = Slices(graph, state=(*seen.state, *chosen), action=seen.action, hidden=rest)
         if shown.composes and shown.adjusted(()) == Unconfounded():

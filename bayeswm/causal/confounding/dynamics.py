@@ -46,6 +46,10 @@ class CausalDynamics(DynamicsModel):
         order: recorded causes by their names, ``<action>_residual`` for an instrument, ``<action>_logged`` behind a
         front door (where the mediators are its actions), a hidden variable by its name where it was measured. For
         causes of a whole episode it needs a :class:`bayeswm.base.Hierarchical` parameter.
+    mechanisms : DynamicsModel, callable, Mechanism or mapping of str to these, optional
+        Instead of ``dynamics``: what learns each variable of the state from its own parents in the graph, as in
+        :class:`bayeswm.causal.Learned`; one for all, or by variable. The model of outcomes is then a
+        :class:`bayeswm.causal.StructuralModel`.
     behaviour : DynamicsModel, optional
         With an instrument: what learns the logged actions from state and instruments, where they are not linear in
         these (angles by sine and cosine). Its own uncertainty does not reach the worlds; that of the linear default
@@ -122,12 +126,6 @@ class CausalDynamics(DynamicsModel):
         return self._causes, self._outcome
 
     @property
-    def _prototype(self) -> DynamicsModel:
-        if self.dynamics is None:
-            raise SpecError("expected dynamics= or mechanisms=, got neither")
-        return self.dynamics
-
-    @property
     @override
     def schema(self) -> Schema:
         return self._fitted[0].recipe.public
@@ -195,10 +193,10 @@ class CausalDynamics(DynamicsModel):
             proxy_error=self.proxy_error,
             seed=seed,
         )
-        if self.mechanisms is not None:
-            prototype: DynamicsModel = structural_of(self.graph, causes.recipe, self.mechanisms)
+        if self.dynamics is not None:
+            prototype = copy.deepcopy(self.dynamics)
         else:
-            prototype = copy.deepcopy(self._prototype)
+            prototype = structural_of(self.graph, causes.recipe, self.mechanisms or {})
         outcome = prototype.fit(whole, seed=seed, progress=progress)
         if isinstance(strategy, Persistent):
             drawn = outcome.draw(1, generator=torch.Generator().manual_seed(0))
@@ -262,8 +260,9 @@ class CausalDynamics(DynamicsModel):
     ) -> CausalDynamics:
         given = config["graph"]
         graph = TimeGraph(map(tuple, given["edges"]), map(tuple, given["confounded"]), latent=given["latent"])
-        found = cls(graph, dynamics=config["outcome"])
-        found._causes, found._outcome = Causes.from_state(config, tensors), config["outcome"]
+        causes, outcome = Causes.from_state(config, tensors), config["outcome"]
+        found = cls(graph, dynamics=outcome, behaviour=causes.recipe.behaviour, proxy_error=causes.proxy_error)
+        found._causes, found._outcome = causes, outcome
         return found
 
     @override

@@ -46,8 +46,8 @@ def instrument_stage(rows: Rows, index: list[int]) -> FirstStage:
     found = LinearRegression.fit(phi, treated)
     weight = found.centre().weight[0]
     size = rows.phi.shape[-1]
-    chosen = torch.eye(rows.action.shape[-1], dtype=weight.dtype)[index]
-    control = torch.cat((-weight[:, :size], chosen.to(weight), -weight[:, size:]), -1)
+    chosen = torch.eye(rows.action.shape[-1], dtype=weight.dtype, device=weight.device)[index]
+    control = torch.cat((-weight[:, :size], chosen, -weight[:, size:]), -1)
     said = torch.cat((rows.phi, phi @ weight.mT), -1)
     inverse = torch.linalg.lstsq(said, rows.recorded).solution.mT
     return FirstStage(control, found, inverse=inverse)
@@ -152,7 +152,7 @@ def _calibration(law: LinearMap, weights: Tensor, errors: Tensor | None) -> Tens
     count = weights.shape[-1]
     cause, _ = _spread(law.covariance, count, errors)
     actions = law.weight.shape[-2] - count
-    pick = torch.block_diag(weights.to(law.weight), torch.eye(actions, dtype=law.weight.dtype))
+    pick = torch.block_diag(weights.to(law.weight), torch.eye(actions).to(law.weight))
     weight, covariance = pick @ law.weight, pick @ law.covariance @ pick.mT
     if not bool((cause > 0).all()):
         raise FitError(

@@ -5,19 +5,18 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import FitWarning, SpecError
+from bayeswm.base.errors import FitWarning, SpecError, UnknownVariableError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.random import make_generator
 from bayeswm.base.schema import Schema, Variables
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
-from bayeswm.causal.confounding import strategies
-from bayeswm.causal.confounding.behaviour import fit_behaviour
+from bayeswm.causal.confounding.behaviour import fit_action_model
 from bayeswm.causal.confounding.first_stage import (
     FirstStage,
     Rows,
@@ -30,7 +29,7 @@ from bayeswm.causal.confounding.first_stage import (
 )
 from bayeswm.causal.confounding.log import Recipe, columns_of, with_context
 from bayeswm.causal.confounding.regression import LinearMap, LinearRegression
-from bayeswm.causal.confounding.strategies import FrontDoor, Instrumented, Proxied
+from bayeswm.causal.confounding.strategies import FrontDoor, Instrumented, Proxied, Strategy
 from bayeswm.causal.confounding.worlds import CausalWorlds, Wiring
 
 _WEAK = 10.0
@@ -66,10 +65,12 @@ class Causes:
             Without a generator, where worlds are drawn.
         """
         front = isinstance(self.recipe.strategy, FrontDoor)
+        # worlds that are the posterior are the same each time; one source, so that their laws are independent
+        fixed = make_generator(0)
 
         def map_of(law: LinearRegression) -> LinearMap:
             if inner.exhaustive:
-                return law.spread(len(inner))
+                return law.spread(len(inner), generator=fixed)
             if generator is None:
                 raise SpecError("expected generator=torch.Generator, since laws of causes are drawn, got none")
             return law.draw(len(inner), generator=make_generator(generator))
@@ -93,6 +94,14 @@ class Causes:
             index = [recipe.public.action.column(a) for a in recipe.strategy.actions]
             return instrument_control(stage, drawn, index, actions=recipe.public.action.size)
         return proxy_control(stage, drawn, self.errors)
+
+    @property
+    def proxy_error(self) -> dict[str, float] | None:
+        """Errors of measurements by their names, where they were given."""
+        strategy = self.recipe.strategy
+        if self.errors is None or not isinstance(strategy, Proxied):
+            return None
+        return dict(zip(strategy.by, self.errors.tolist(), strict=True))
 
     # --- saving -----------------------------------------------------------------------------------------------------
 
@@ -118,7 +127,7 @@ class Causes:
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Causes:
         """Rebuild them from :meth:`state_dict`."""
         given = dict(config["strategy"])
-        kind = getattr(strategies, given.pop("name"))
+        kind = {one.__name__: one for one in get_args(Strategy)}[given.pop("name")]
         strategy = kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
         laws: dict[str, LinearRegression] = {}
         for name in ("cause", "logged", "mediator", "stage"):
@@ -164,8 +173,9 @@ def learn_causes(
 
     Raises
     ------
-    SpecError, DataError, FitError
-        For causes that are no real numbers, too few steps, or measurements without a cause in them.
+    SpecError, UnknownVariableError, DataError, FitError
+        For causes that are no real numbers, errors of what was not recorded, too few steps, or measurements without a
+        cause in them.
 
     Warns
     -----
@@ -173,6 +183,9 @@ def learn_causes(
         If instruments are weak.
     """
     recipe.check()
+    for name in proxy_error or ():
+        if name not in log.schema.context.names:
+            raise UnknownVariableError.of(name, log.schema.context.names)
     public = with_context(log, recipe.public)
     recorded = columns_of(log.step_context(), log.schema.context, recipe.needed)
     inside = public.step_mask & public.state_mask[:, :-1].all(-1) & public.state_mask[:, 1:].all(-1)
@@ -186,7 +199,7 @@ def learn_causes(
             stage = instrument_stage(rows, index)
         else:
             columns = Variables(log.schema.context[name] for name in strategy.by)
-            fitted = fit_behaviour(
+            fitted = fit_action_model(
                 behaviour, public, recorded, actions=strategy.actions, instruments=columns, seed=seed
             )
             recipe = replace(recipe, behaviour=fitted)
@@ -194,7 +207,7 @@ def learn_causes(
         errors = errors_of(proxy_error, strategy.by)
         stage = proxy_stage(rows, errors)
     if stage is not None:
-        recipe = recipe.with_control(stage.control, stage.weights)
+        recipe = replace(recipe, control=stage.control, weights=stage.weights)
     whole = recipe.outcome_log(log)
     if not recipe.causes:
         return Causes(recipe, {}), whole

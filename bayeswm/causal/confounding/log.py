@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,6 +11,8 @@ from bayeswm.base.errors import SpecError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.schema import Schema, Variable, Variables
 from bayeswm.base.trajectories import Trajectories, replace_schema
+from bayeswm.causal.confounding.behaviour import residual
+from bayeswm.causal.confounding.regression import features_of
 from bayeswm.causal.confounding.strategies import Adjusted, FrontDoor, Instrumented, Proxied, Strategy
 
 
@@ -118,26 +120,24 @@ class Recipe:
         return same_but(self.public, action=action, context=context)
 
     def check(self) -> None:
-        """Refuse causes that are no real numbers.
+        """Refuse causes that are no real numbers, and actions that share them.
 
         Raises
         ------
         SpecError
             Naming the variable.
         """
-        groups = (*self.causes, *self.inner.action, *(self.log.context[name] for name in self.needed))
-        for v in groups:
+        if not self.causes:
+            return
+        for v in (*self.log.action, *(self.log.context[name] for name in self.needed)):
             if v.kind.name != "real":
                 raise SpecError(f"{v.name}: expected a real variable as a cause with a Gaussian law, got {v.kind.name}")
 
     # --- features ---------------------------------------------------------------------------------------------------
 
     def features(self, state: Tensor, context: Tensor) -> Tensor:
-        """Return what laws of the causes are linear in: 1, the state and the context, angles by sine and cosine."""
-        parts = [torch.ones_like(state[..., :1]), self.public.state.embed(state)]
-        if context.shape[-1]:
-            parts.append(self.public.context.embed(context))
-        return torch.cat(parts, -1)
+        """Return what laws of the causes are linear in."""
+        return features_of(self.public, state, context)
 
     def with_action(self, phi: Tensor, action: Tensor) -> Tensor:
         """Return the features with actions behind them."""
@@ -177,15 +177,9 @@ class Recipe:
             case _:
                 pass
         if self.behaviour is not None and isinstance(self.strategy, Instrumented):
-            from bayeswm.causal.confounding.behaviour import residual
-
             return residual(self.behaviour, public, recorded, actions=self.strategy.actions)
         if self.control is None:
             raise SpecError("expected a fitted first stage, got none")
         phi = self.features(public.states()[:, :-1], public.step_context())
         everything = torch.cat((self.with_action(phi, public.action), self.extra(recorded)), -1)
         return everything @ self.control.to(everything).mT
-
-    def with_control(self, control: Tensor | None, weights: Tensor | None) -> Recipe:
-        """Return the recipe with a fitted first stage."""
-        return replace(self, control=control, weights=weights)

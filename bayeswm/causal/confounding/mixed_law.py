@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping
 from functools import cached_property
 from typing import NamedTuple, override
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bayeswm.base.errors import EstimateWarning, NotInvertible, SpecError
+from bayeswm.base.gauss_hermite import hermite_grid, sobol_normal
 from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
 from bayeswm.base.predictive import warn_caller
 from bayeswm.causal.confounding.place import Outcome, Place
@@ -166,9 +166,10 @@ class MixedLaw(Law):
         means, spread = law.mean, law.variance if isinstance(law, Gaussian) else law.covariance
         centre, slope = means[:, :, 0], (means[:, :, 1 : k + 1] - means[:, :, :1]).movedim(2, -1)
         predicted = centre.unsqueeze(2) + torch.einsum("qk,...sk->q...s", points, slope).movedim(0, 2)
-        bend, change = (means - predicted).abs().amax(), (spread - spread[:, :, :1]).abs().amax()
-        size, eps = means.abs().amax().clamp(min=1.0), torch.finfo(means.dtype).eps
-        if not bool(bend <= 256 * eps * size) or not bool(change <= 256 * eps * spread.abs().amax()):
+        # variables may have any units: each is held against its own size
+        bend, size = ((v.abs().flatten(0, -2).amax(0)) for v in (means - predicted, means))
+        change, eps = (spread - spread[:, :, :1]).abs().amax(), torch.finfo(means.dtype).eps
+        if not bool((bend <= 256 * eps * size).all()) or not bool(change <= 256 * eps * spread.abs().amax()):
             return None
         within = spread[:, :, 0]
         self._found = _Affine(centre, slope, torch.diag_embed(within) if isinstance(law, Gaussian) else within)
@@ -291,9 +292,5 @@ def _room(values: Tensor, further: int) -> Tensor:
 def _rule(size: int, order: Mapping[int, int]) -> tuple[Tensor, Tensor]:
     if size not in order:
         warn_caller(f"moments over {size} hidden causes by {_SOBOL} quasi-random points are estimates", EstimateWarning)
-        unit = torch.quasirandom.SobolEngine(size, scramble=True, seed=0).draw(_SOBOL, dtype=torch.float64)
-        return torch.special.ndtri(unit.clamp(1e-9, 1 - 1e-9)), torch.full((_SOBOL,), 1 / _SOBOL, dtype=torch.float64)
-    nodes, weight = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(order[size]))
-    points = torch.cartesian_prod(*[nodes] * size).view(-1, size)
-    weights = torch.cartesian_prod(*[weight / weight.sum()] * size).view(-1, size).prod(-1)
-    return points, weights
+        return sobol_normal(size, _SOBOL)
+    return hermite_grid(size, order[size])

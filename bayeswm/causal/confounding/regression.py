@@ -9,13 +9,37 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import DataError
-from bayeswm.base.random import make_generator
+from bayeswm.base.errors import DataError, SpecError
+from bayeswm.base.schema import Schema
 from bayeswm.inference import NormalInverseGamma
 
 # of the priors in units of the data's own scales: far below what one row tells
 _WEAK = 1e-6
 _SHAPE = 0.01
+
+
+def features_of(schema: Schema, state: Tensor, context: Tensor | None) -> Tensor:
+    """Return what linear laws are linear in: 1, the state (..., S) and the context (..., C), angles by sine and cosine.
+
+    Raises
+    ------
+    SpecError
+        Without the context that the system has.
+
+    Examples
+    --------
+    >>> from bayeswm.base.schema import Variable
+    >>> s = Schema(state=[Variable("s")], context=[Variable("e")], time_step=1.0)
+    >>> features_of(s, torch.tensor([[2.0], [3.0]]), torch.tensor([5.0]))
+    tensor([[1., 2., 5.],
+            [1., 3., 5.]])
+    """
+    parts = [torch.ones_like(state[..., :1]), schema.state.embed(state)]
+    if schema.context.size:
+        if context is None:
+            raise SpecError(f"expected context ({', '.join(schema.context.columns)}), got none")
+        parts.append(schema.context.embed(context.to(state)).expand(*state.shape[:-1], -1))
+    return torch.cat(parts, -1)
 
 
 @dataclass(frozen=True)
@@ -124,16 +148,16 @@ class LinearRegression:
         drawn = [c.draw(worlds, generator) for c in self.columns]
         return self._map([w for w, _ in drawn], [v for _, v in drawn])
 
-    def spread(self, worlds: int) -> LinearMap:
+    def spread(self, worlds: int, *, generator: torch.Generator) -> LinearMap:
         """Return as many maps as there are worlds that are the posterior, such as members of an ensemble.
 
-        The same each time, and with the posterior's mean and about its covariance, as far as so few can have it; the
-        spread of the errors is the posterior mean. One world gets the posterior mean.
+        With the posterior's mean and about its covariance, as far as so few can have it; the spread of the errors is
+        the posterior mean. One world gets the posterior mean.
         """
         centre = self.centre()
         weight, root = (v.expand(worlds, *v.shape[1:]) for v in (centre.weight, centre.root))
         if worlds > 1:
-            drawn = self.draw(worlds, generator=make_generator(0)).weight
+            drawn = self.draw(worlds, generator=generator).weight
             weight = weight + (drawn - drawn.mean(0)) * (worlds / (worlds - 1)) ** 0.5
         return LinearMap(weight, root)
 

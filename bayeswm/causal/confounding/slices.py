@@ -129,6 +129,19 @@ class Slices:
         return [name for name in recorded if at(name, self.k) not in moved]
 
 
+def lasting(graph: TimeGraph, names: Sequence[str]) -> list[str]:
+    """Return the variables that act on themselves later.
+
+    Examples
+    --------
+    >>> lasting(TimeGraph([("b[t]", "b[t+1]"), ("b[t]", "s[t+1]")]), ["b", "s"])
+    ['b']
+    """
+    lags = range(1, graph.largest_lag + 1)
+    whole = graph.with_latent([]).unroll(max(1, graph.largest_lag))
+    return [name for name in names if any((at(name, 0), at(name, t)) in whole.edges for t in lags)]
+
+
 def subsets(names: Sequence[str], *, least: int = 0) -> Iterator[tuple[str, ...]]:
     """Yield the subsets with a number of names or more, small ones first.
 

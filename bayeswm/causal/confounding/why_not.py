@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from bayeswm.causal.confounding.slices import lasting
 from bayeswm.causal.graphs.graph import CausalGraph
 from bayeswm.causal.graphs.names import at, name_and_time
 from bayeswm.causal.graphs.time_graph import TimeGraph
@@ -36,7 +37,7 @@ def reason(
     hidden = [name for name in names if name not in {*state, *action, *recorded}]
     known = graph.with_latent(hidden).unroll(1)
     if not composes:
-        last = _lasting(graph, hidden)
+        last = lasting(graph, hidden)
         what = f"({', '.join(last)}) lasts" if last else "what is hidden, or was recorded beside the state, lasts"
         cure = (
             "give the dynamics a parameter that differs between episodes (base.Hierarchical) if it is constant along "
@@ -71,9 +72,3 @@ def _common(graph: TimeGraph, pair: tuple[str, str]) -> set[str]:
     action, state = at(pair[0], 0), at(pair[1], 1)
     found = whole.ancestors(action) & whole.without_effects(action).ancestors(state)
     return {name_and_time(node)[0] for node in found}
-
-
-def _lasting(graph: TimeGraph, hidden: Sequence[str]) -> list[str]:
-    lag = graph.largest_lag
-    whole = graph.with_latent([]).unroll(max(1, lag))
-    return [n for n in hidden if any((at(n, 0), at(n, t)) in whole.edges for t in range(1, lag + 1))]

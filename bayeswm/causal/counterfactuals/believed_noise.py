@@ -110,7 +110,8 @@ class BelievedNoise:
         begin = found.initial.expand(*paths.shape[:3], -1)[..., None, :]
         # NaN beyond the end of an episode comes back below
         paths = torch.cat((begin, paths.nan_to_num(0.0)), -2)
-        line = straight(paths, size)
+        # variables may have any units: each is held against its own size
+        line = straight(paths, size, least=paths.detach().abs().flatten(0, -2).amax(0))
         if line is None:
             return None
         mean, slope = line

@@ -52,7 +52,7 @@ def probes(size: int, *, like: Tensor) -> Tensor:
     return torch.cat((torch.zeros_like(eye[:1]) if size else eye.new_zeros(1, 0), eye, checks))
 
 
-def straight(values: Tensor, size: int) -> tuple[Tensor, Tensor] | None:
+def straight(values: Tensor, size: int, *, least: Tensor | float = 1.0) -> tuple[Tensor, Tensor] | None:
     """Return offset (worlds, ..., R) and slope (worlds, ..., R, size) of a map, or None where it is not affine.
 
     Parameters
@@ -61,12 +61,14 @@ def straight(values: Tensor, size: int) -> tuple[Tensor, Tensor] | None:
         The map at :func:`probes`.
     size : int
         Of the vectors.
+    least : Tensor, broadcastable to (worlds, ..., R), or float
+        Size below which numbers are taken for rounding of one of that size.
     """
     points = probes(size, like=values)
     offset = values[:, 0]
     slope = (values[:, 1 : 1 + size] - offset[:, None]).movedim(1, -1)
     line = offset[:, None] + torch.einsum("w...rk,pk->wp...r", slope, points[1 + size :])
-    allowed = slack(values.dtype) * values.detach().abs().amax(1, keepdim=True).clamp(min=1.0)
+    allowed = slack(values.dtype) * values.detach().abs().amax(1, keepdim=True).clamp(min=least)
     off = (values[:, 1 + size :] - line).detach().abs()
     return (offset, slope) if bool((off <= allowed).all()) else None
 

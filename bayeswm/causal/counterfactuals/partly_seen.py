@@ -112,7 +112,7 @@ class PartlySeen:
         log_scale = nothing
         for node in law.nodes:
             i = node.column
-            found = law._value(node, columns)
+            found = law.value_of(node, columns)
             location, scale = (v.expand(shape) for v in (found.location, found.scale))
             seen, recorded = self._seen[:, t, i] & inside, self._states[:, t, i]
             own = nothing if found.coordinate is None else noise[..., found.coordinate]
@@ -158,11 +158,10 @@ class PartlySeen:
         found: list[Slice] = []
         for t in range(self.horizon):
             noise = values.new_zeros(*values.shape[:-1], self.worlds.noise_size)
-            for i, (step, coordinate) in enumerate(self.free):
-                if step == t:
-                    noise = noise.index_copy(
-                        -1, torch.tensor([coordinate], device=noise.device), values[..., i : i + 1]
-                    )
+            here = [(i, coordinate) for i, (step, coordinate) in enumerate(self.free) if step == t]
+            if here:
+                index, coordinates = torch.tensor(here, device=noise.device).unbind(-1)
+                noise = noise.index_copy(-1, coordinates, values[..., index])
             found.append(self.step(t, before, noise))
             before = found[-1].state
         return found

@@ -22,6 +22,18 @@ class Design(NamedTuple):
     columns: Tensor
     owners: Tensor
 
+    def check_rows(self) -> None:
+        """Refuse fewer rows than a regression on all features needs.
+
+        Raises
+        ------
+        DataError
+            With both numbers.
+        """
+        count, size = self.columns.shape
+        if count < size + 3:
+            raise DataError(f"expected more steps than features, got {count} steps for {size} features; use degree=1")
+
 
 @dataclass(frozen=True, eq=False)
 class Candidates:

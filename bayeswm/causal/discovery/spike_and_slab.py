@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import DataError, SpecError
+from bayeswm.base.errors import SpecError
 from bayeswm.causal.discovery.candidates import Candidates, Design, standardised
 
 MOST = 12  # candidates: 4,096 subsets
@@ -102,16 +102,9 @@ def check_degree(degree: int) -> None:
 
 
 def log_evidence(design: Design, outcome: Tensor, sets: Tensor, *, effect: float | None = None) -> Tensor:
-    """Return the log evidence of each set of parents relative to none, shape (sets,).
-
-    Raises
-    ------
-    DataError
-        If there are not more outcomes than features.
-    """
+    """Return the log evidence of each set of parents relative to none, shape (sets,)."""
+    design.check_rows()
     count, size = design.columns.shape
-    if count < size + 3:
-        raise DataError(f"expected more steps than features, got {count} steps for {size} features; use degree=1")
     y = standardised(outcome) / count**0.5
     gram, cross = design.columns.mT @ design.columns, design.columns.mT @ y
     used = ~((~sets).double() @ design.owners.double().mT).bool()

@@ -136,18 +136,24 @@ def check_level(level: float) -> None:
         raise SpecError(f"expected level= between 0 and 1, got {level!r}")
 
 
-def path_means(predictive: Predictive) -> Tensor:
-    """Return the mean of each particle's one-step law, shape (worlds, particles, *batch, H, S).
-
-    It has the expectation of the particle and less variance. Particles that diverged are refused.
+def check_finite(predictive: Predictive) -> None:
+    """Refuse a branch of which a particle left the finite numbers.
 
     Raises
     ------
     SpecError
-        If a particle left the finite numbers.
+        If one did.
     """
     if bool(predictive.diverged.any()):
         raise SpecError("expected branches that stay finite, got particles that diverged; shorten the horizon")
+
+
+def path_means(predictive: Predictive) -> Tensor:
+    """Return the mean of each particle's one-step law, shape (worlds, particles, *batch, H, S).
+
+    It has the expectation of the particle and less variance. Particles that diverged are refused.
+    """
+    check_finite(predictive)
     shape = predictive.particles.shape[:-2]
     return torch.stack([law.mean.expand(*shape, law.mean.shape[-1]) for law in predictive.laws], -2)
 

@@ -15,7 +15,7 @@ from bayeswm.base.predictive import Predictive
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief, Worlds
 from bayeswm.causal.effects.branches import Branches
-from bayeswm.causal.effects.effect import labelled, pooled, summarised
+from bayeswm.causal.effects.effect import check_finite, labelled, pooled, summarised
 from bayeswm.causal.graphs.names import as_names
 from bayeswm.causal.interventions.intervention import Intervention, do
 
@@ -107,11 +107,16 @@ def mediation(
         if one.name in where:
             raise SpecError(f"expected mediators that the interventions leave alone, got {one}")
 
+    def run(*interventions: Intervention) -> Predictive:
+        found = branches.run(*interventions)
+        check_finite(found)
+        return found
+
     def held(given: Intervention, other: Predictive) -> Predictive:
         values = {name: other.particles[..., column] for name, column in where.items()}
-        return branches.run(given, do(values, steps=slice(1, branches.horizon + 1)))
+        return run(given, do(values, steps=slice(1, branches.horizon + 1)))
 
-    treated, untreated = branches.run(treatment), branches.run(control)
+    treated, untreated = run(treatment), run(control)
     direct, indirect = held(treatment, untreated), held(control, treated)
     # particles, not means of laws: what the noise adds is the same on both sides and cancels
     y1, y0, y10, y01 = (branch.particles for branch in (treated, untreated, direct, indirect))

@@ -15,7 +15,7 @@ from bayeswm.base.predictive import Predictive
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief, Worlds
 from bayeswm.causal.effects.branches import Branches
-from bayeswm.causal.effects.effect import check_level, labelled, summarised
+from bayeswm.causal.effects.effect import check_finite, check_level, labelled, summarised
 from bayeswm.causal.interventions.intervention import Intervention, do
 from bayeswm.causal.structural.mechanism import Mechanism
 from bayeswm.causal.structural.worlds import StructuralWorlds
@@ -115,6 +115,8 @@ def path_effect(
     under_control = branches.run(control)
     held = _held(known, active, treated, control=under_control)
     along = branches.run(treatment, *([do(held)] if held else []))
+    for branch in (along, under_control):
+        check_finite(branch)
     values = along.particles - under_control.particles
     found = summarised("effect", values, along, level=level)
     data = labelled(found, along, attributes={"level": level, "worlds": along.worlds, "particles": particles})

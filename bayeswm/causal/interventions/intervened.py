@@ -291,9 +291,9 @@ class IntervenedWorlds(Worlds):
 
     @override
     def _with(self, *, parameters: Mapping[str, Tensor], log_weight: Tensor, exhaustive: bool) -> Self:
+        if self.replay is not None and parameters is not self.parameters:
+            raise SpecError("expected the worlds as they are, since the noise of each is known")
         inner = self.inner._with(parameters=parameters, log_weight=log_weight, exhaustive=exhaustive)
-        if self.replay is not None and len(inner) != len(self):
-            raise SpecError("expected all worlds, since their noise is known")
         return self._on(inner, self.replay)
 
     @override

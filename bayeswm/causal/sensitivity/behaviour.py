@@ -11,6 +11,7 @@ from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.laws import MultivariateGaussian
 from bayeswm.base.schema import Schema
 from bayeswm.base.trajectories import Trajectories
+from bayeswm.causal.confounding.regression import features_of
 
 # residual standard deviation of an action, as a share of its own, below which the state settles it
 _LEAST = 1e-6
@@ -27,7 +28,7 @@ class LinearBehaviour:
     schema : Schema
         Variables.
     coefficients : Tensor, shape (features, A)
-        Of 1, the features of the state (``schema.state.embed``) and the context.
+        Of 1, the state and the context, angles by sine and cosine.
     covariance : Tensor, shape (A, A)
         Of the residuals.
     """
@@ -52,7 +53,7 @@ class LinearBehaviour:
 
     def mean(self, state: Tensor, context: Tensor | None = None) -> Tensor:
         """Return the mean action in states (..., S) and contexts (..., C), shape (..., A)."""
-        return _features(self.schema, state, context) @ self.coefficients.to(state)
+        return features_of(self.schema, state, context) @ self.coefficients.to(state)
 
     def standardised(self, action: Tensor, state: Tensor, context: Tensor | None, *, column: int) -> Tensor:
         """Return how many residual standard deviations an action is off, given the state and the other actions.
@@ -108,7 +109,7 @@ def fit_behaviour(logged: Trajectories) -> LinearBehaviour:
     if not logged.schema.action.size:
         raise SpecError("expected a log with actions to say how they were chosen, got a system without")
     rows = logged.transitions()
-    phi, action = _features(logged.schema, rows.state.double(), rows.context.double()), rows.action.double()
+    phi, action = features_of(logged.schema, rows.state.double(), rows.context.double()), rows.action.double()
     n, size = phi.shape
     if n <= size + action.shape[1]:
         raise DataError(f"expected more than {size + action.shape[1]} logged steps to fit the actions' law, got {n}")
@@ -124,12 +125,3 @@ def fit_behaviour(logged: Trajectories) -> LinearBehaviour:
             "that follow from the state and each other; log some exploration noise"
         )
     return LinearBehaviour(logged.schema, coefficients, covariance)
-
-
-def _features(schema: Schema, state: Tensor, context: Tensor | None) -> Tensor:
-    if schema.context.size and context is None:
-        raise SpecError(f"expected context ({', '.join(schema.context.columns)}), got none")
-    parts = [torch.ones_like(state[..., :1]), schema.state.embed(state)]
-    if context is not None and schema.context.size:
-        parts.append(context.to(state).expand(*state.shape[:-1], -1))
-    return torch.cat(parts, -1)

@@ -10,31 +10,44 @@ from torch import Tensor
 
 from bayeswm.base.errors import SpecError, UnknownVariableError
 from bayeswm.base.laws import Law
-from bayeswm.base.predictive import Predictive
 from bayeswm.base.worlds import Belief, MarkovWorlds, Noise, Worlds
 from bayeswm.causal.sensitivity.behaviour import LinearBehaviour
 from bayeswm.causal.sensitivity.moved_law import moved
 
 
-class ConfoundedWorlds(MarkovWorlds):
+class CorrectedWorlds(MarkovWorlds):
     """Worlds learned from a log, corrected for a confounder; made by :func:`assume_confounder`.
 
     Attributes
     ----------
     inner : Worlds
         The worlds as they were learned.
-    gain : Tensor, shape (worlds,)
-        How many standard deviations of the outcome's noise one standard deviation of the action takes with it in the
-        log without causing it; its square is what the noise's variance lacks, as a share.
     """
 
     def __init__(
         self, inner: MarkovWorlds, behaviour: LinearBehaviour, *, action: int, outcome: int, gain: Tensor
     ) -> None:
-        self.inner, self.behaviour, self.action, self.outcome, self.gain = inner, behaviour, action, outcome, gain
-        self.schema, self.parameters = inner.schema, inner.parameters
+        self.inner, self.behaviour, self.action, self.outcome = inner, behaviour, action, outcome
+        self._name = "confounder_gain"
+        while self._name in inner.parameters:  # worlds that were corrected before
+            self._name += "_"
+        self.schema, self.parameters = inner.schema, {**inner.parameters, self._name: gain}
         self.log_weight, self.exhaustive = inner.log_weight, inner.exhaustive
         self.noise_size, self.episode_noise_size = inner.noise_size, inner.episode_noise_size
+
+    @property
+    def gain(self) -> Tensor:
+        """Standard deviations of the outcome's noise that one of the action takes with it in the log, shape (worlds,).
+
+        It does not cause them; its square is what the noise's variance lacks, as a share. It is among the parameters,
+        as ``confounder_gain``.
+        """
+        return self.parameters[self._name]
+
+    @property
+    @override
+    def dtype(self) -> torch.dtype:
+        return self.inner.dtype
 
     @override
     def start(self, belief: Belief, context: Tensor | None = None, noise: Noise | None = None) -> Tensor:
@@ -52,26 +65,21 @@ class ConfoundedWorlds(MarkovWorlds):
         return moved(law, -gain * off, gain.square(), column=self.outcome)
 
     @override
-    def finish(self, predictive: Predictive) -> Predictive:
-        return self.inner.finish(predictive)
-
-    @override
     def to(self, target: torch.device | str | torch.dtype) -> Self:
-        return self._around(self.inner.to(target))
+        return self._around(self.inner.to(target), self.gain.to(target))
 
     @override
     def _with(self, *, parameters: Mapping[str, Tensor], log_weight: Tensor, exhaustive: bool) -> Self:
-        inner = self.inner._with(parameters=parameters, log_weight=log_weight, exhaustive=exhaustive)
-        if len(inner) != len(self) and bool((self.gain != self.gain[0]).any()):
-            raise SpecError("expected all worlds, since the confounder's strength differs between them")
-        return self._around(inner)
+        own = {k: parameters[k] for k in self.inner.parameters}
+        inner = self.inner._with(parameters=own, log_weight=log_weight, exhaustive=exhaustive)
+        return self._around(inner, parameters[self._name])
 
     @override
     def _replaced(self, parameters: Mapping[str, Tensor]) -> Self:
-        return self._around(self.inner._replaced(parameters))
+        own = {k: parameters[k] for k in self.inner.parameters}
+        return self._around(self.inner._replaced(own), parameters[self._name])
 
-    def _around(self, inner: MarkovWorlds) -> Self:
-        gain = self.gain if len(inner) == len(self.gain) else self.gain[:1].expand(len(inner))
+    def _around(self, inner: MarkovWorlds, gain: Tensor) -> Self:
         return type(self)(inner, self.behaviour, action=self.action, outcome=self.outcome, gain=gain)
 
 
@@ -84,7 +92,7 @@ def assume_confounder(
     sign: int = 1,
     action: str | None = None,
     outcome: str | None = None,
-) -> ConfoundedWorlds:
+) -> CorrectedWorlds:
     r"""Return worlds as they would be if a hidden confounder had driven the log's action and the next state.
 
     The confounder u ~ N(0, 1) is new at each step. In the log it explains the share ``action_r2`` of what the state
@@ -117,7 +125,7 @@ def assume_confounder(
 
     Returns
     -------
-    ConfoundedWorlds
+    CorrectedWorlds
 
     Raises
     ------
@@ -155,12 +163,12 @@ def assume_confounder(
     if not bool(((with_outcome >= 0) & (with_outcome <= 1)).all()):
         raise SpecError(f"expected outcome_r2 in [0, 1], got {outcome_r2}")
     gain = sign * (with_outcome * with_action / (1 - with_action)).sqrt()
-    return ConfoundedWorlds(
+    return CorrectedWorlds(
         worlds,
         behaviour,
         action=only("action", worlds.schema.action.columns, action),
         outcome=only("outcome", worlds.schema.state.columns, outcome),
-        gain=gain.expand(len(worlds)),
+        gain=gain.expand(len(worlds)).to(worlds.dtype),
     )
 
 

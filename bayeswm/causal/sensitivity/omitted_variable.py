@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 from bayeswm.base.errors import SpecError
+from bayeswm.causal.effects.effect import check_level
 
 
 class AdjustedEstimate(NamedTuple):
@@ -140,15 +141,8 @@ def _check(estimate: float, standard_error: float, degrees_of_freedom: int) -> N
 
 
 def critical_value(level: float, degrees_of_freedom: int) -> float:
-    """Return the two-sided critical value of Student's t.
-
-    Raises
-    ------
-    SpecError
-        For a level outside (0, 1).
-    """
+    """Return the two-sided critical value of Student's t."""
     from scipy.special import stdtrit
 
-    if not 0 < level < 1:
-        raise SpecError(f"expected level= between 0 and 1, got {level!r}")
+    check_level(level)
     return float(stdtrit(degrees_of_freedom, 0.5 + level / 2))

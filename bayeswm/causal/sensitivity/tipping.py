@@ -28,16 +28,22 @@ class Sensitivity:
     strength : float
         Partial R^2 of the confounder with the action given the state, and with the outcome given both: the least at
         which the answer's mean over worlds changes its sign. Higher is more robust; 1 where none up to 0.99 does.
-    lower, upper : float
-        Central interval of the worlds' own such strengths.
+    lower : float
+        Lower end of the central interval of the worlds' own such strengths.
+    upper : float
+        Its upper end.
     sign : int
         Of the confounder that does it: 1 if it raises (or lowers) action and outcome together, -1 if not; 0 if none.
     value : float
         The answer without a confounder.
     level : float
         Of the interval.
-    question, action, outcome : str
-        What was asked, and what the confounder drives.
+    question : str
+        What was asked.
+    action : str
+        The action that the confounder drives.
+    outcome : str
+        The variable that it drives.
     """
 
     strength: float

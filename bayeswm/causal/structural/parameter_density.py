@@ -104,7 +104,7 @@ class ParameterDensity:
         state, action, context, after = (v[index] for v in self._rows[:4])
         worlds = worlds_of(self._model, values)
         law = worlds.transition(worlds.start(state), action, context)
-        given, _ = law._given(after.expand(len(worlds), 1, *after.shape))
+        given, _ = law.by_parents(after.expand(len(worlds), 1, *after.shape))
         return after, given.mean[:, 0], given.spread[:, 0]
 
     def _by_step(self, values: Mapping[str, Tensor], rows: Tensor | None) -> Tensor:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import NamedTuple, override
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bayeswm.base.errors import EstimateWarning
+from bayeswm.base.gauss_hermite import hermite_grid, sobol_normal
 from bayeswm.base.laws import Gaussian, Law
 from bayeswm.base.predictive import warn_caller
 
@@ -187,24 +187,13 @@ class PushedLaw(Law):
 
     def _nodes(self, order: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Return noise (Q, 1, ..., n) and weights (Q, 1, ..., 1) in parts that fit into memory."""
-        some, weight = (v.to(self.like) for v in _rule(len(self.inner), order))
+        size = len(self.inner)
+        some, weight = (v.to(self.like) for v in (hermite_grid(size, order) if order else sobol_normal(size, _SOBOL)))
         points = some.new_zeros(len(some), self.noise_size)
         points[:, list(self.inner)] = some
-        size = max(1, _CHUNK // max(1, self.lead.numel() * max(1, self.noise_size)))
-        for part, w in zip(points.split(size), weight.split(size), strict=True):
+        rows = max(1, _CHUNK // max(1, self.lead.numel() * max(1, self.noise_size)))
+        for part, w in zip(points.split(rows), weight.split(rows), strict=True):
             yield self._spread(part), self._spread(w[:, None])
 
     def _spread(self, points: Tensor) -> Tensor:
         return points.view(len(points), *(1,) * len(self.lead), points.shape[-1])
-
-
-@lru_cache(maxsize=16)
-def _rule(size: int, order: int) -> tuple[Tensor, Tensor]:
-    if order == 0:
-        engine = torch.quasirandom.SobolEngine(size, scramble=True, seed=0)
-        unit = engine.draw(_SOBOL, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
-        return torch.special.ndtri(unit), torch.full((_SOBOL,), 1 / _SOBOL, dtype=torch.float64)
-    nodes, weight = (torch.from_numpy(v) for v in np.polynomial.hermite_e.hermegauss(order))
-    points = torch.cartesian_prod(*[nodes] * size).view(-1, size)
-    weights = torch.cartesian_prod(*[weight / weight.sum()] * size).view(-1, size).prod(-1)
-    return points, weights

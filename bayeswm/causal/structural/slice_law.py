@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple, override
+from typing import Any, override
 
 import torch
 from torch import Tensor
@@ -14,62 +13,13 @@ from torch.distributions import Normal
 from bayeswm.base.errors import NotInvertible, SpecError
 from bayeswm.base.laws import Gaussian, Law
 from bayeswm.base.shapes import common_shape
-from bayeswm.causal.interventions.assignment import Assignment
 from bayeswm.causal.interventions.changes import Change
+from bayeswm.causal.structural.node import Altered, Node, Source, Value, Wired
 from bayeswm.causal.structural.pushed_law import ORDERS, Moments, PushedLaw
 from bayeswm.causal.structural.regression import DrawnRegression
 
 # learned functions cost more than those that are known, and their own error is larger than that of the rule
 _LEARNED_ORDERS = {1: 31, 2: 15, 3: 9, 4: 6, 5: 5, 6: 4, 7: 3, 8: 3}
-
-
-class Source(NamedTuple):
-    """Where a parent's value lies: in a column of the slice itself, or of what was known before it."""
-
-    inside: bool
-    column: int
-
-
-@dataclass(frozen=True, eq=False)
-class Wired:
-    """A mechanism whose parents were found; ``scale`` is a number or the column of a parameter.
-
-    A learned one knows its scale itself.
-    """
-
-    fn: Callable[..., Any] | DrawnRegression
-    sources: tuple[Source, ...]
-    scale: float | Source
-    coordinate: int | None
-
-
-@dataclass(frozen=True, eq=False)
-class Altered:
-    """An intervention inside the slice: the values of a hard one in a column of what was known before."""
-
-    assignment: Assignment
-    column: int | None = None
-    coordinate: int | None = None
-    mechanism: Wired | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Node:
-    """A variable of the slice: its column, its own mechanism, and what was done to its noise and to itself."""
-
-    column: int
-    mechanism: Wired
-    noise: tuple[Altered, ...] = ()
-    altered: tuple[Altered, ...] = ()
-
-
-class _Value(NamedTuple):
-    """A variable given its parents: location + scale * noise[coordinate], then changed."""
-
-    location: Tensor
-    scale: Tensor
-    coordinate: int | None
-    changes: tuple[Callable[[Tensor], Tensor], ...] = ()
 
 
 class SliceLaw(PushedLaw):
@@ -117,7 +67,7 @@ class SliceLaw(PushedLaw):
     @property
     @override
     def used(self) -> tuple[int, ...]:
-        return tuple(sorted({c for node in self.nodes if (c := _coordinate(node)) is not None}))
+        return tuple(sorted({c for node in self.nodes if (c := node.coordinate) is not None}))
 
     @property
     @override
@@ -135,9 +85,9 @@ class SliceLaw(PushedLaw):
                     return self.used  # a function of the state
                 additive = value.additive if isinstance(value, Change) else isinstance(value, Normal)
                 if not additive and one.column is None and one.mechanism is None:
-                    bent.add(_coordinate(node))
+                    bent.add(node.coordinate)
             sources |= {s.column for s in (() if active is None else active.sources) if s.inside}
-        found = {_coordinate(node) for node in self.nodes if node.column in sources} | bent
+        found = {node.coordinate for node in self.nodes if node.column in sources} | bent
         return tuple(c for c in self.used if c in found)
 
     @override
@@ -169,14 +119,14 @@ class SliceLaw(PushedLaw):
         columns = list(values.unbind(-1))
         means, scales = values.clone(), torch.zeros_like(values)
         for node in self.nodes:
-            found = self._value(node, columns)
+            found = self.value_of(node, columns)
             if found.coordinate is not None and not found.changes:
                 means[..., node.column], scales[..., node.column] = found.location, found.scale
         return means, scales
 
     @override
     def abduct(self, next_state: Tensor, *, tolerance: float | None = None) -> Tensor:
-        law, coordinates = self._given(next_state)
+        law, coordinates = self.by_parents(next_state)
         if coordinates is None:
             raise NotInvertible(
                 f"expected mechanisms with additive noise, got {self._changed()}: its noise does not follow from its "
@@ -193,7 +143,7 @@ class SliceLaw(PushedLaw):
     def log_prob(self, state: Tensor, *, marginal: bool = False, tolerance: float | None = None) -> Tensor:
         if marginal:
             return self.marginal_log_prob(state)
-        law, coordinates = self._given(state)
+        law, coordinates = self.by_parents(state)
         if coordinates is None:
             raise SpecError(f"expected mechanisms with additive noise for a joint density, got {self._changed()}")
         return law.log_prob(state, tolerance=tolerance)
@@ -212,23 +162,23 @@ class SliceLaw(PushedLaw):
 
     # --- one variable ---------------------------------------------------------------------------------------------
 
-    def _given(self, state: Tensor) -> tuple[Gaussian, list[int | None] | None]:
+    def by_parents(self, state: Tensor) -> tuple[Gaussian, list[int | None] | None]:
         """Return the law of each variable given its parents in a known slice, and the coordinates, if all have one."""
         state = state.expand(common_shape(state.shape, (*self.lead, state.shape[-1])))
         columns: list[Tensor | None] = list(state.unbind(-1))
         mean, scale = torch.zeros_like(state), torch.zeros_like(state)
         coordinates: list[int | None] = [None] * len(columns)
         for node in self.nodes:
-            found = self._value(node, columns)
+            found = self.value_of(node, columns)
             if found.changes:
                 return Gaussian(mean, scale), None
             mean[..., node.column], scale[..., node.column] = found.location, found.scale
             coordinates[node.column] = found.coordinate
         return Gaussian(mean, scale), coordinates
 
-    def _made(self, node: Node, columns: list[Any], noise: Tensor) -> tuple[Tensor, _Value]:
+    def _made(self, node: Node, columns: list[Any], noise: Tensor) -> tuple[Tensor, Value]:
         """Return what noise makes of a variable, and of what it was made."""
-        found = self._value(node, columns)
+        found = self.value_of(node, columns)
         value = found.location
         if found.coordinate is not None:
             value = value + found.scale * noise[..., found.coordinate]
@@ -239,7 +189,8 @@ class SliceLaw(PushedLaw):
     def _changed(self) -> str:
         return ", ".join(repr(a.assignment) for node in self.nodes for a in node.altered)
 
-    def _value(self, node: Node, columns: list[Any]) -> _Value:
+    def value_of(self, node: Node, columns: list[Any]) -> Value:
+        """Return what a variable is given those before it, by their columns."""
         mechanism, altered = node.mechanism, node.altered
         for i, one in enumerate(node.altered):  # the parents of a mechanism that was replaced may come later
             if one.mechanism is not None:
@@ -254,14 +205,14 @@ class SliceLaw(PushedLaw):
             found = self._altered(found, one, columns)
         return found
 
-    def _altered(self, found: _Value, altered: Altered, columns: list[Any]) -> _Value:
+    def _altered(self, found: Value, altered: Altered, columns: list[Any]) -> Value:
         value, zero = altered.assignment.value, self.known.new_zeros(())
         if altered.column is not None:
-            return _Value(self.known[..., altered.column], zero, None)
+            return Value(self.known[..., altered.column], zero, None)
         if isinstance(value, Normal):
-            return _Value(value.loc.to(zero), value.scale.to(zero), altered.coordinate)
+            return Value(value.loc.to(zero), value.scale.to(zero), altered.coordinate)
         if altered.assignment.stochastic:
-            return _Value(zero, torch.ones_like(zero), altered.coordinate, (altered.assignment.drawn,))
+            return Value(zero, torch.ones_like(zero), altered.coordinate, (altered.assignment.drawn,))
         if isinstance(value, Change):
             if value.additive and not found.changes:
                 return found._replace(location=value.apply(found.location))
@@ -269,7 +220,7 @@ class SliceLaw(PushedLaw):
         shape = common_shape(self.lead, *(c.shape for c in columns if c is not None))
         blank = self.known.new_full((), float("nan"))
         state = torch.stack([(blank if c is None else c).expand(shape) for c in columns], -1)
-        return _Value(torch.as_tensor(value(state, self.step)).to(zero), zero, None)
+        return Value(torch.as_tensor(value(state, self.step)).to(zero), zero, None)
 
     def _scattered(self, worlds: int) -> Tensor | None:
         """Return each point's world, where a change of the leading axes has moved it from its place."""
@@ -285,25 +236,12 @@ class SliceLaw(PushedLaw):
         places = torch.arange(len(index), device=index.device).view(-1, *(1,) * (index.ndim - 1))
         return bool((index != places).any())
 
-    def _mechanism(self, wired: Wired, columns: list[Any]) -> _Value:
+    def _mechanism(self, wired: Wired, columns: list[Any]) -> Value:
         parents = [columns[s.column] if s.inside else self.known[..., s.column] for s in wired.sources]
         if isinstance(wired.fn, DrawnRegression):
             location, scale = wired.fn(parents, self.lead, self._scattered(len(wired.fn.worlds)))
-            return _Value(location.to(self.known), scale.to(self.known), wired.coordinate)
+            return Value(location.to(self.known), scale.to(self.known), wired.coordinate)
         location = torch.as_tensor(wired.fn(*parents)).to(self.known)
         if isinstance(wired.scale, Source):
-            return _Value(location, self.known[..., wired.scale.column], wired.coordinate)
-        return _Value(location, self.known.new_tensor(wired.scale), wired.coordinate)
-
-
-def _coordinate(node: Node) -> int | None:
-    """Return the noise coordinate that a variable has in the end."""
-    found = node.mechanism.coordinate
-    for one in node.altered:
-        if one.mechanism is not None:
-            found = one.mechanism.coordinate
-        elif one.coordinate is not None or not isinstance(one.assignment.value, Change):
-            found = one.coordinate
-    own = {node.mechanism.coordinate, *(a.mechanism.coordinate for a in node.altered if a.mechanism is not None)}
-    set_by_hand = any(a.column is not None for a in node.noise)
-    return None if set_by_hand and found in own else found
+            return Value(location, self.known[..., wired.scale.column], wired.coordinate)
+        return Value(location, self.known.new_tensor(wired.scale), wired.coordinate)

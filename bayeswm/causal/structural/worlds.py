@@ -17,8 +17,9 @@ from bayeswm.causal.graphs.order import topological
 from bayeswm.causal.interventions.assignment import Assignment
 from bayeswm.causal.structural.learned import Learned
 from bayeswm.causal.structural.mechanism import Mechanism
+from bayeswm.causal.structural.node import Altered, Node, Source, Wired
 from bayeswm.causal.structural.regression import DrawnRegression, Regression
-from bayeswm.causal.structural.slice_law import Altered, Node, SliceLaw, Source, Wired
+from bayeswm.causal.structural.slice_law import SliceLaw
 
 
 class StructuralWorlds(MarkovWorlds):

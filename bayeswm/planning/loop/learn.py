@@ -29,7 +29,7 @@ from bayeswm.planning.loop.plant import Simulated
 from bayeswm.planning.planner import Planner
 
 
-class Learned(NamedTuple):
+class LearnedControl(NamedTuple):
     """What came of learning.
 
     Attributes
@@ -64,7 +64,7 @@ def learn(
     redraw: bool = False,
     folder: str | PathLike[str] | None = None,
     progress: bool = True,
-) -> Learned:
+) -> LearnedControl:
     """Learn a model of a system while controlling it (PILCO, Deisenroth & Rasmussen 2011; PETS, Chua et al. 2018).
 
     The first episodes act at random. Before each further one the model is fitted to all data so far, always from the
@@ -99,7 +99,7 @@ def learn(
 
     Returns
     -------
-    Learned
+    LearnedControl
 
     Raises
     ------
@@ -164,7 +164,7 @@ def learn(
         plant.close()
     last = _fitted(model, found, seed=seeds[len(found)][0], kept=kept)
     trajectories = Trajectories.concatenate(found)
-    return Learned(last, trajectories, returns_of(trajectories))
+    return LearnedControl(last, trajectories, returns_of(trajectories))
 
 
 def _fitted(model: DynamicsModel, episodes: list[Trajectories], *, seed: int, kept: Checkpoint | None) -> DynamicsModel:

@@ -174,6 +174,20 @@ def test_condition_and_save(tmp_path):
     assert torch.equal(again.behavioural.predictive(ONE, ONE).mean, learned.behavioural.predictive(ONE, ONE).mean)
 
 
+def test_what_was_loaded_can_learn_again(tmp_path):
+    log, error = c2_log(200, "z"), {"z": 0.5}
+    net = bwm.DeepEnsemble(structure=bwm.structures.MLP(hidden=(8,)), members=2, epochs=2)
+    learned = CausalDynamics(C2, dynamics=net, proxy_error=error).fit(log, seed=0, progress=False)
+    learned.save(tmp_path / "model.bwm")
+    again = bwm.load(tmp_path / "model.bwm")
+    assert isinstance(again, CausalDynamics)
+    assert again.proxy_error == error
+    again.fit(log, seed=0, progress=False)
+    assert torch.equal(again.predictive(ONE, ONE).mean, learned.predictive(ONE, ONE).mean)
+    with pytest.raises(UnknownVariableError, match="vane"):
+        fitted(c2_log(200, "z", "y"), "e", proxy_error={"vane": 0.5})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["e", "nu"])
 def test_contract(case):

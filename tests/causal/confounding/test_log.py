@@ -1,5 +1,7 @@
 """Logs as the model of outcomes sees them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -54,7 +56,7 @@ def test_a_control_makes_the_column():
     found = recipe.outcome_log(padded()).step_context()
     assert found[0, :, 0].tolist() == [0.5, 2.5, 4.5]  # 0.5 + 2 s + a - e
     with pytest.raises(SpecError, match="first stage"):
-        recipe.with_control(None, None).outcome_log(padded())
+        replace(recipe, control=None).outcome_log(padded())
 
 
 def test_causes_are_real_numbers():
@@ -66,3 +68,12 @@ def test_causes_are_real_numbers():
     )
     with pytest.raises(SpecError, match="e: expected a real variable"):
         Recipe(Adjusted(("e",)), schema(), angle).check()
+    turned = bwm.Schema(
+        state=[bwm.Variable("s")],
+        action=[bwm.Variable("a", kind="angle")],
+        context=[bwm.Variable("m")],
+        time_step=1.0,
+    )
+    with pytest.raises(SpecError, match="a: expected a real variable"):
+        Recipe(FrontDoor(("m",)), turned, turned).check()
+    Recipe(Unconfounded(), turned, turned).check()

@@ -131,3 +131,13 @@ def test_many_causes_are_an_estimate():
 def test_hidden_causes_have_no_inverse():
     with pytest.raises(NotInvertible, match="1 hidden"):
         Curved(WEIGHT).law(STATE).abduct(STATE)
+
+
+def test_small_numbers_are_not_straight_for_being_small():
+    """A bend of a third of the slope, in units of 1e-5: in single precision less than rounding of numbers around 1."""
+    unit = 1e-5
+    curved = Curved(WEIGHT.float() * unit, bend=0.5 * unit, scale=(0.1 * unit, 0.1 * unit))
+    curved.scale = curved.scale.float()
+    law = curved.law(torch.zeros(1, 1, 1, 1))
+    assert not law.exact
+    torch.testing.assert_close(law.mean[..., 0], torch.full((3, 1, 1), 0.5 * unit), rtol=1e-5, atol=0.0)

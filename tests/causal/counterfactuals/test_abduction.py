@@ -50,6 +50,9 @@ def test_noise_is_completed_for_stochastic_interventions(generator: torch.Genera
     law = torch.distributions.Normal(0.0, 1.0)
     done = IntervenedWorlds(c3().draw(1), [bwm.do(a=law)], replay=noise.step)
     assert completed(noise, done, None) == bwm.Noise()
+    with pytest.raises(bwm.SpecError, match="worlds as they are"):
+        _ = done[[0]]
+    assert done.reweight(torch.zeros(1)).replay is noise.step
     known = noise._replace(episode=torch.zeros(1, 1, 2, 0).double())
     found = completed(known, done, generator)
     assert found is not None

@@ -4,7 +4,7 @@ from torch.distributions import MultivariateNormal, Normal
 
 import bayeswm as bwm
 from bayeswm.causal import Mechanism, StructuralModel
-from bayeswm.causal.counterfactuals.noise_belief import noise_belief
+from bayeswm.causal.counterfactuals.noise_belief import noise_belief, probes, straight
 from bayeswm.causal.counterfactuals.partly_seen import PartlySeen
 from tests.causal.reference_models import c1
 
@@ -81,3 +81,11 @@ def test_too_much_algebra_is_refused() -> None:
     data = bwm.Trajectories(schema, state=states, allow_missing=True)
     with pytest.raises(bwm.SpecError, match="fewer episodes"):
         noise_belief(PartlySeen(model.draw(1), data))
+
+
+def test_small_numbers_are_held_against_their_own_size() -> None:
+    points = probes(2, like=torch.zeros(1, dtype=torch.float64))
+    bent = 1e-12 * torch.stack((points.sum(-1), points.square().sum(-1)), -1)[None]
+    assert straight(bent, 2) is not None
+    assert straight(bent, 2, least=bent.abs().flatten(0, -2).amax(0)) is None
+    assert straight(bent[..., :1], 2, least=bent[..., :1].abs().amax()) is not None

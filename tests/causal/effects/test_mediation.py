@@ -2,7 +2,8 @@ import pytest
 import torch
 
 import bayeswm as bwm
-from bayeswm.causal import effect, mediation
+from bayeswm.base import DivergenceWarning
+from bayeswm.causal import Mechanism, effect, mediation
 from tests.causal.reference_models import c3, c6
 
 PARTS = {"total": 2.75, "natural_direct": 1.25, "natural_indirect": 1.0, "total_indirect": 1.5}
@@ -34,3 +35,12 @@ def test_what_is_refused(generator: torch.Generator) -> None:
         mediation(
             c3(), bwm.do(a=1.0), bwm.do(a=0.0), mediator="m", state=torch.zeros(1), horizon=1, generator=generator
         )
+
+
+def test_branches_that_diverge_are_refused(generator: torch.Generator) -> None:
+    model = bwm.causal.StructuralModel(
+        {"X": Mechanism(lambda: 0.0), "M": Mechanism(lambda X: X, noise=1.0), "Y": Mechanism(lambda M: M / 0.0)}
+    )
+    query = {"mediator": "M", "state": torch.zeros(3), "horizon": 1, "particles": 9, "generator": generator}
+    with pytest.raises(bwm.SpecError, match="stay finite"), pytest.warns(DivergenceWarning):
+        mediation(model, bwm.do(X=1.0), bwm.do(X=0.0), **query)

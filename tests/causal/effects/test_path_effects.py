@@ -2,6 +2,7 @@ import pytest
 import torch
 
 import bayeswm as bwm
+from bayeswm.base import DivergenceWarning
 from bayeswm.causal import Mechanism, StructuralModel, path_effect
 from tests.causal.reference_models import c3, c6
 
@@ -73,3 +74,10 @@ def test_what_is_refused(generator: torch.Generator) -> None:
         path_effect(
             c3(), push, rest, paths=[("a", "s")], state=torch.zeros(1), actions=torch.zeros(1, 1), generator=generator
         )
+
+
+def test_branches_that_diverge_are_refused(generator: torch.Generator) -> None:
+    model = StructuralModel({"X": Mechanism(lambda: 0.0), "Y": Mechanism(lambda X: X / 0.0, noise=1.0)})
+    x1, x0 = bwm.do(X=1.0), bwm.do(X=0.5)
+    with pytest.raises(bwm.SpecError, match="stay finite"), pytest.warns(DivergenceWarning):
+        path_effect(model, x1, x0, paths=[("X", "Y")], state=torch.zeros(2), particles=9, generator=generator)

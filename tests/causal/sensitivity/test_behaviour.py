@@ -39,16 +39,18 @@ def test_context_and_angles_are_features(generator: torch.Generator) -> None:
     schema = bwm.Schema(
         state=[bwm.Variable("angle", kind="angle")],
         action=[bwm.Variable("a")],
-        context=[bwm.Variable("c")],
+        context=[bwm.Variable("c"), bwm.Variable("wind", kind="angle")],
         time_step=1.0,
     )
     angle = 6 * torch.rand(40, 2, 1, generator=generator, dtype=torch.float64) - 3
     c = torch.randn(40, 1, generator=generator, dtype=torch.float64)
     noise = 0.01 * torch.randn(40, 1, 1, generator=generator, dtype=torch.float64)
-    action = 1 + 2 * angle[:, :1].sin() - c[:, None] + noise
-    found = fit_behaviour(bwm.Trajectories(schema, state=angle, action=action, context=c))
-    at = found.mean(torch.tensor([0.5 + 2 * math.pi], dtype=torch.float64), torch.tensor([0.3], dtype=torch.float64))
-    assert at.item() == pytest.approx(1 + 2 * math.sin(0.5) - 0.3, abs=0.02)
+    wind = 6 * torch.rand(40, 1, generator=generator, dtype=torch.float64) - 3
+    action = 1 + 2 * angle[:, :1].sin() - c[:, None] + 3 * wind[:, None].cos() + noise
+    found = fit_behaviour(bwm.Trajectories(schema, state=angle, action=action, context=torch.cat((c, wind), -1)))
+    state, context = ([0.5 + 2 * math.pi], [0.3, 1.0 - 2 * math.pi])
+    at = found.mean(*(torch.tensor(v, dtype=torch.float64) for v in (state, context)))
+    assert at.item() == pytest.approx(1 + 2 * math.sin(0.5) - 0.3 + 3 * math.cos(1.0), abs=0.02)
     with pytest.raises(SpecError, match="expected context"):
         found.mean(torch.zeros(1))
 

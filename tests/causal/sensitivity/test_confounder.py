@@ -79,9 +79,24 @@ def test_strengths_may_differ_between_worlds() -> None:
     moved = worlds.transition(worlds.start(one), one).mean - shifted.transition(shifted.start(one), one).mean
     expected = [math.sqrt(0.5 * r / (1 - r)) * math.sqrt(0.51) * 1.3 / math.sqrt(2) for r in r2.tolist()]
     assert moved.flatten().tolist() == pytest.approx(expected)
-    with pytest.raises(SpecError, match="differs between"):
-        _ = shifted[[0, 1]]
+    for index in ([2], [1, 0, 2], [2, 2, 0]):
+        law = shifted[index].transition(shifted[index].start(one), one)
+        torch.testing.assert_close(law.mean, shifted.transition(shifted.start(one), one).mean[index])
     assert len(shifted.replace(gain=0.0)) == 3
+    none = shifted.replace(confounder_gain=0.0)
+    torch.testing.assert_close(
+        none.transition(none.start(one), one).mean, worlds.transition(worlds.start(one), one).mean
+    )
+
+
+def test_worlds_may_be_corrected_twice() -> None:
+    one = torch.ones(1, dtype=torch.float64)
+    once = assume_confounder(known(**NAIVE).draw(1), BEHAVIOUR, action_r2=0.2, outcome_r2=0.5)
+    twice = assume_confounder(once, BEHAVIOUR, action_r2=0.2, outcome_r2=0.5, sign=-1)
+    assert set(twice.parameters) >= {"confounder_gain", "confounder_gain_"}
+    same = twice[[0, 0]].replace(confounder_gain_=0.0)
+    law, wanted = same.transition(same.start(one), one), once.transition(once.start(one), one)
+    torch.testing.assert_close(law.mean[1], wanted.mean[0])
 
 
 def test_what_makes_no_sense_is_refused() -> None:

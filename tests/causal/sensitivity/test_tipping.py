@@ -11,7 +11,7 @@ def test_an_answer_that_no_gain_reaches_and_one_that_is_nothing(generator: torch
     log, worlds = confounded_log(20, 10, generator=generator), known(**NAIVE).draw(1)
     ask = {"action": None, "outcome": None, "level": 0.9, "question": "gain"}
 
-    def gain(worlds: bwm.causal.ConfoundedWorlds) -> torch.Tensor:
+    def gain(worlds: bwm.causal.CorrectedWorlds) -> torch.Tensor:
         return worlds.gain
 
     # q^2 / (1 - q) = 0.25 at q = (-0.25 + (0.0625 + 1)^0.5) / 2
