@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import override
 
@@ -11,10 +11,48 @@ from torch import Tensor
 
 from bayeswm.base.errors import NotInvertible, SpecError
 from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
+from bayeswm.base.shapes import common_shape
+from bayeswm.causal.interventions.assignment import Assignment
 from bayeswm.causal.interventions.changes import Change, Clamp
 from bayeswm.causal.interventions.clamped import Kept
 from bayeswm.causal.interventions.overwrite import Overwrite
+from bayeswm.causal.interventions.set_noise import with_noise
 from bayeswm.causal.structural.pushed_law import PushedLaw
+
+
+def with_changes(
+    law: Law,
+    states: Sequence[Assignment],
+    noises: Sequence[Assignment],
+    *,
+    columns: tuple[str, ...],
+    step: int | Tensor,
+    draws: Mapping[Assignment, Tensor],
+) -> Law:
+    """Return the law of a step of one block with its noise, and then the state that it leads to, set.
+
+    Parameters
+    ----------
+    law : Law
+        As the system gives it.
+    states, noises : sequence of Assignment
+        What acts in this step.
+    columns : tuple of str
+        Of the state.
+    step : int or Tensor
+        Index of the step.
+    draws : mapping of Assignment to Tensor
+        Of stochastic ones.
+    """
+    for one in noises:
+        law = with_noise(law, one, column=columns.index(one.name.removeprefix("noise.")), step=step)
+    if not states:
+        return law
+    given = {one: one.values(step + 1).to(law.mean) for one in states if one.hard}
+    given |= {one: draws[one] for one in states if one.stochastic}
+    lead = common_shape(law.mean.shape[:-1], *(v.shape for v in given.values()))
+    given = {one: v.expand(lead) for one, v in given.items()}
+    return overwritten(law, Overwrite(states, columns, step=step + 1, drawn=given))
 
 
 def overwritten(law: Law, overwrite: Overwrite) -> Law:

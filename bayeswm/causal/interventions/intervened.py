@@ -18,12 +18,11 @@ from bayeswm.base.worlds import Belief, MarkovWorlds, Noise, Worlds
 from bayeswm.causal.counterfactuals.replayed_law import ReplayedLaw
 from bayeswm.causal.interventions.arrangement import Arrangement
 from bayeswm.causal.interventions.assignment import Assignment
-from bayeswm.causal.interventions.boundary_law import overwritten
+from bayeswm.causal.interventions.boundary_law import with_changes
 from bayeswm.causal.interventions.carrying_law import CarryingLaw
 from bayeswm.causal.interventions.chosen_law import ChosenLaw
 from bayeswm.causal.interventions.intervention import Intervention
 from bayeswm.causal.interventions.overwrite import Overwrite
-from bayeswm.causal.interventions.set_noise import with_noise
 from bayeswm.causal.interventions.variants import Variants
 from bayeswm.causal.structural.worlds import StructuralWorlds
 
@@ -147,34 +146,18 @@ class IntervenedWorlds(Worlds):
         draws: Mapping[Assignment, Tensor],
         waiting: bool = False,
     ) -> tuple[Law, Tensor | None]:
-        """Return the law of a step, and of replayed noise its covariance as the system gave it, where correlated."""
         worlds = (self._waiting if waiting else self._variants).at(step)
         noises = self._plan.active("noise", step, waiting=waiting)
         states = self._plan.active("state", step + 1, waiting=waiting)
         if isinstance(worlds, StructuralWorlds):
-            law = worlds.transition(
-                carry,
-                action,
-                context,
-                step=step,
-                changes=states,
-                noise_changes=noises,
-                noise_size=self._own_size,
-            )
-            return law, None
+            inside = {"changes": states, "noise_changes": noises, "noise_size": self._own_size}
+            return worlds.transition(carry, action, context, step=step, **inside), None
         if noises or states:
             self._check_carry(carry)
         law = worlds.transition(carry, action, context, step=step)
-        covariance = law.covariance if self.replay is not None and isinstance(law, MultivariateGaussian) else None
-        for one in noises:
-            law = with_noise(law, one, column=self.schema.state.column(one.name.removeprefix("noise.")), step=step)
-        if states:
-            given = {one: one.values(step + 1).to(law.mean) for one in states if one.hard}
-            given |= {one: draws[one] for one in states if one.stochastic}
-            lead = common_shape(law.mean.shape[:-1], *(v.shape for v in given.values()))
-            given = {one: v.expand(lead) for one, v in given.items()}
-            law = overwritten(law, Overwrite(states, self.schema.state.columns, step=step + 1, drawn=given))
-        return law, covariance
+        correlated = self.replay is not None and isinstance(law, MultivariateGaussian)
+        changed = with_changes(law, states, noises, columns=self.schema.state.columns, step=step, draws=draws)
+        return changed, law.covariance if correlated else None
 
     def _replayed(self, law: Law, step: int | Tensor) -> Law:
         if isinstance(step, Tensor) or step >= len(self._replayed_steps):
