@@ -15,7 +15,7 @@ from torch.distributions import LogNormal, Normal
 
 import bayeswm as bwm
 from bayeswm.causal import Learned, Mechanism, StructuralModel, counterfactual
-from bayeswm.causal.effects import path_means
+from bayeswm.causal.effects.effect import path_means
 from bayeswm.diagnostics import rank_among, uniformity
 from tests.causal.learned_models import C1, C2, C5, C6, with_product
 from tests.causal.reference_models import c1, c2, c5, c6, line
