@@ -86,6 +86,8 @@ class IntervenedWorlds(Worlds):
         carry = self._variants.at(0).start(belief, context, noise._replace(episode=episode))
         if self._plan.first:
             self._check_carry(carry)
+            for one in self._plan.first:
+                one.check_rows(carry.shape[2:-1])
             drawn = {one: one.values(0).to(carry) for one in self._plan.first if one.hard}
             lead = common_shape(carry.shape[:-1], *(v.shape for v in drawn.values()))
             lead = lead if eta is None else common_shape(lead, eta.shape[:-1])
@@ -113,6 +115,8 @@ class IntervenedWorlds(Worlds):
             context = self._plan.changed("context", context, state, step=step, draws=draws, happened=happened)
         carry = _met(carry, state, action, context)
         noises, states = self._plan.active("noise", step), self._plan.active("state", step + 1)
+        for one in (*noises, *states):
+            one.check_rows(state.shape[2:-1])
         if isinstance(worlds, StructuralWorlds):
             law: Law = worlds.transition(
                 carry,
