@@ -118,6 +118,11 @@ class PushedLaw(Law):
         mean, scale = (v.view(len(v), *further, *v.shape[1:]) for v in self.conditional(points))
         return Gaussian(mean, scale), weight.view(len(weight), *further, *weight.shape[1:])
 
+    @property
+    def normal(self) -> bool:
+        """Whether the push is affine in the noise, so that the law is Gaussian."""
+        return self._affine is not None
+
     # --- integration ----------------------------------------------------------------------------------------------
 
     @cached_property
