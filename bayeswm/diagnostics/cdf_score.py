@@ -8,7 +8,7 @@ from torch import Tensor
 
 from bayeswm.base.laws import Law
 
-_PANELS, _NODES = 16, 6
+_PANELS, _NODES = 32, 6
 _REACH = 10.0  # standard deviations, beyond which there is nothing to integrate
 
 
@@ -60,8 +60,10 @@ def crps_of_cdf(law: Law, observed: Tensor, *, weight: Tensor, fair: bool = Fals
             for node, width in zip(nodes, widths, strict=True):
                 x = begin + panel * (k + 0.5 + 0.5 * node)
                 below = law.cdf(x.to(law.mean).expand_as(law.mean))[:, 0].double()
-                both = (p * below).sum(0).square()
+                share = p * below
+                mixed = share.sum(0)
+                both = mixed.square()
                 if fair:
-                    both = (both - (p * below).square().sum(0)) / (1 - own)
-                total = total + 0.5 * panel * width * (both - after * (2 * (p * below).sum(0) - 1))
+                    both = (both - share.square().sum(0) - ((1 - p) * share).sum(0)) / (1 - own) + mixed
+                total = total + 0.5 * panel * width * (both - after * (2 * mixed - 1))
     return total

@@ -146,11 +146,7 @@ class Arrangement:
 def _truth(found: object, state: Tensor) -> Tensor:
     values = torch.as_tensor(found)
     if values.dtype != torch.bool:
-        raise SpecError(
-            f"expected when= to return truth values, such as state[..., 0] > 1.0, got {values.dtype}".replace(
-                "torch.", ""
-            )
-        )
+        raise SpecError(f"expected when= to return truth values, such as state[..., 0] > 1.0, got {values.dtype}")
     check_elementwise(values, state, what="expected when=")
     return values.expand(state.shape[:-1])
 

@@ -131,3 +131,14 @@ def test_many_causes_are_an_estimate():
 def test_hidden_causes_have_no_inverse():
     with pytest.raises(NotInvertible, match="1 hidden"):
         Curved(WEIGHT).law(STATE).abduct(STATE)
+
+
+@pytest.mark.parametrize("index", [False, True])
+def test_noise_with_an_axis_in_front_is_pushed_point_by_point(index):
+    law = Curved(WEIGHT, bend=0.3).law(STATE)
+    if index:
+        law = law.map(lambda v: v.flip(0))
+    noise = torch.randn(3, 3, 1, 2, law.noise_size, dtype=torch.float64)  # as many points as worlds
+    torch.testing.assert_close(law.push(noise), torch.stack([law.push(one) for one in noise]))
+    single = noise[:, :1, :, :1]
+    torch.testing.assert_close(law.push(single), torch.stack([law.push(one.expand(3, 1, 2, -1)) for one in single]))

@@ -29,3 +29,9 @@ def test_what_is_refused() -> None:
         Branches(c3(), torch.zeros(1), torch.zeros(1, 1), horizon=None)
     with pytest.raises(bwm.SpecError, match="horizon="):
         Branches(c3(), torch.zeros(1), None, horizon=None, generator=torch.Generator())
+
+
+@pytest.mark.parametrize("horizon", [2.5, True, 0])
+def test_a_horizon_is_a_number_of_steps(horizon):
+    with pytest.raises(bwm.SpecError, match="horizon= as a number of steps >= 1"):
+        Branches(c3(), torch.zeros(1), None, horizon=horizon, generator=torch.Generator().manual_seed(0))

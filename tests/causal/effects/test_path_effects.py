@@ -2,7 +2,7 @@ import pytest
 import torch
 
 import bayeswm as bwm
-from bayeswm.causal import Mechanism, StructuralModel, path_effect
+from bayeswm.causal import Learned, Mechanism, StructuralModel, path_effect
 from tests.causal.reference_models import c3, c6
 
 
@@ -73,3 +73,14 @@ def test_what_is_refused(generator: torch.Generator) -> None:
         path_effect(
             c3(), push, rest, paths=[("a", "s")], state=torch.zeros(1), actions=torch.zeros(1, 1), generator=generator
         )
+
+
+def test_learned_mechanisms_are_refused():
+    line = bwm.structures.Linear(c=torch.distributions.Normal(0.0, 10.0))
+    linear = bwm.BayesianDynamics(structure=line, inference=bwm.inference.Conjugate())
+    model = StructuralModel({"X": Mechanism(lambda: 0.0, noise=1.0), "Y": Learned(linear, parents=("X",))})
+    rows = bwm.data.from_rows({"X": torch.tensor([0.0, 1.0, 2.0]), "Y": torch.tensor([0.1, 0.9, 2.2])})
+    model = model.fit(rows, seed=0, progress=False)
+    g = torch.Generator().manual_seed(0)
+    with pytest.raises(bwm.SpecError, match="got a Learned for 'Y'; mediation takes"):
+        path_effect(model, bwm.do(X=1.0), bwm.do(X=0.0), paths=[("X", "Y")], state=torch.zeros(2), generator=g)
