@@ -173,7 +173,7 @@ def test_plans_are_no_interventions():
             known(A=0.9, B=0.5, noise=0.5),
             bwm.do(a=1.0),  # pyright: ignore[reportArgumentType]
             bwm.do(a=0.0),  # pyright: ignore[reportArgumentType]
-            logged=confounded_log(20),
+            logged=confounded_log(20, 3, generator=torch.Generator().manual_seed(0)),
             objective=objective,
             state=torch.zeros(1),
             horizon=2,
