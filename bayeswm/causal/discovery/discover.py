@@ -89,7 +89,7 @@ class GraphDraft:
             If a confounded pair names a variable that the log does not have.
         """
         names = dict.fromkeys(name_and_lag(str(e))[0] for e in (*self.table.effect.values, *self.table.cause.values))
-        pairs = [tuple(pair) for pair in confounded]
+        pairs = list(confounded)
         for name in (name_and_lag(node)[0] for pair in pairs for node in pair):
             if name not in names:
                 raise UnknownVariableError.of(name, names)

@@ -12,6 +12,7 @@ from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import make_generator, standard_normal
 from bayeswm.base.rollout import checked_arguments, rollout
 from bayeswm.base.worlds import Belief, Noise, Worlds
+from bayeswm.causal.interventions.changes import Change
 from bayeswm.causal.interventions.intervened import IntervenedWorlds
 from bayeswm.causal.interventions.intervened_model import intervene
 from bayeswm.causal.interventions.intervention import Intervention
@@ -131,7 +132,9 @@ class Branches:
     def _check_actions(self, interventions: tuple[Intervention, ...]) -> None:
         if self.given:
             return
-        fully = {a.name for i in interventions for a in i.assignments if all(map(a.active, range(self.horizon)))}
+        every = [a for i in interventions for a in i.assignments if all(map(a.active, range(self.horizon)))]
+        # a change, or what waits for an event, leaves some of what was planned
+        fully = {a.name for a in every if a.when is None and not isinstance(a.value, Change)}
         missing = [name for name in self.worlds.schema.action.columns if name not in fully]
         if missing:
             raise SpecError(f"expected actions=, or interventions that set {missing} at every step, got neither")

@@ -71,6 +71,8 @@ def do(
     * A distribution: one draw a step, in each particle. Set on a variable of a slice it is a mechanism without parents.
     * A :class:`Mechanism`, for a variable of a :class:`StructuralModel`: another cause, with the noise it had.
 
+    Parameters take a number or a change; noise takes numbers, sequences and :func:`shift`.
+
     Examples
     --------
     >>> do(torque=1.0)
