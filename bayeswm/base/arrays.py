@@ -161,9 +161,12 @@ def _pad(
                 hint = "; reshape it"
             raise DataError(f"{name}, episode {i}: expected shape {(t, *tail)}, got {tuple(v.shape)}{hint}")
     longest = int(keep.max())
+    if len({len(v) for v in rows}) == 1:
+        out = torch.stack(rows)[:, :longest].to(dtype)
+        inside = torch.arange(longest, device=keep.device) < keep[:, None]
+        return torch.where(inside.view(*inside.shape, *(1,) * len(tail)), out, float("nan"))
     out = rows[0].new_full((len(rows), longest, *tail), float("nan"), dtype=dtype)
-    for i, v in enumerate(rows):
-        k = int(keep[i])
+    for i, (v, k) in enumerate(zip(rows, keep.tolist(), strict=True)):
         out[i, :k] = v[:k]
     return out
 

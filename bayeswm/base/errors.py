@@ -50,7 +50,8 @@ class UnknownVariableError(BayeswmError, KeyError):
     def of(cls, name: str, known: Iterable[str]) -> UnknownVariableError:
         """Build the error with the closest known names."""
         known = list(known)
-        close = difflib.get_close_matches(name, known, n=2)
+        folded = {k.casefold(): k for k in reversed(known)}
+        close = [folded[k] for k in difflib.get_close_matches(name.casefold(), folded, n=2)]
         hint = f"; did you mean {' or '.join(map(repr, close))}?" if close else "."
         return cls(f"unknown variable {name!r}{hint} Known: {', '.join(known) or 'none'}.")
 

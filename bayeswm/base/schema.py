@@ -358,10 +358,11 @@ class Schema:
         for group in ("state", "action", "context"):
             want, have = getattr(self, group), getattr(other, group)
             if want.columns != have.columns or [v.kind for v in want] != [v.kind for v in have]:
-                raise SpecError(
-                    f"expected {group} ({_kinds(want)}), as {who} has, got ({_kinds(have)}); "
-                    "order the columns so, or rename them by trajectories.with_schema(...)"
-                )
+                extra = [name for name in have.names if name not in want.names]
+                cure = "order the columns so, or rename them by trajectories.with_schema(...)"
+                if extra and have.names != want.names and [n for n in have.names if n not in extra] == list(want.names):
+                    cure = f"leave out {', '.join(extra)}"
+                raise SpecError(f"expected {group} ({_kinds(want)}), as {who} has, got ({_kinds(have)}); {cure}")
         if abs(self.time_step - other.time_step) > 1e-9 * self.time_step:
             raise SpecError(
                 f"expected a time step of {self.time_step:g} s, as {who} has, got {other.time_step:g} s; "

@@ -8,6 +8,7 @@ from torch import Tensor
 from bayeswm.base.errors import DataError
 from bayeswm.base.laws import Gaussian, MultivariateGaussian
 from bayeswm.base.predictive import Predictive
+from bayeswm.diagnostics.cdf_score import crps_of_cdf
 from bayeswm.diagnostics.univariate_scores import crps_mixture, crps_samples, pair_distance
 
 
@@ -133,9 +134,10 @@ def crps(predictive: Predictive, outcomes: Tensor) -> Tensor:
     """Return the continuous ranked probability score of each step and variable, in its unit; lower is better.
 
     Fair: an unbiased estimate of the score that infinitely many worlds and particles would have. Where the laws are
-    known given the worlds (the first step) it is the closed form of their mixture; later it is estimated from the
-    particles. Distances within a world count one particle less; where worlds are drawn, pairs of one world are
-    replaced by those of different worlds, as in the split of the variance. A single drawn world is taken as it is.
+    known given the worlds (the first step) it is the closed form of their mixture, or an integral of its distribution
+    function where they are not Gaussian and were not sampled; later it is estimated from the particles. Distances
+    within a world count one particle less; where worlds are drawn, pairs of one world are replaced by those of
+    different worlds, as in the split of the variance. A single drawn world is taken as it is.
 
     Parameters
     ----------
@@ -148,11 +150,6 @@ def crps(predictive: Predictive, outcomes: Tensor) -> Tensor:
     -------
     Tensor, shape (*batch, H, S)
         NaN too where no spread is left to estimate it from: one particle in one world.
-
-    Raises
-    ------
-    SpecError
-        For laws that are not Gaussian and were not sampled.
 
     Examples
     --------
@@ -179,6 +176,8 @@ def _crps_at(predictive: Predictive, h: int, x: Tensor) -> Tensor:
             weight = torch.where(alive, weight, 0.0)
             mean, scale = torch.where(alive, mean, 0.0), torch.where(alive, scale, 0.0)
         return crps_mixture(mean, scale, x.double(), weight=weight, fair=fair)
+    if not predictive.sampled and law.mean.shape[1] == 1:
+        return crps_of_cdf(law, x.double(), weight=predictive.weight, fair=fair)
     samples = predictive.particles[..., h, :]
     alive = ~predictive.diverged[..., h, None] & samples.isfinite()
     if predictive.fresh_worlds and h > 0:  # particles without a lasting world are one pool of draws

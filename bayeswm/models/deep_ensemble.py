@@ -275,8 +275,8 @@ class DeepEnsemble(DynamicsModel):
             return self
         if not reweight:
             raise SpecError(
-                "expected reweight=True: members are not reweighted unless asked; better fit again on "
-                "Trajectories.concatenate([old, new])"
+                "expected reweight=True, since members are not reweighted unless asked; better fit again on "
+                "Trajectories.concatenate([old, new]), or say in_training=True of data that it was fitted to"
             )
         worlds = self.draw()
         _, log_prob = worlds.smooth(trajectories)

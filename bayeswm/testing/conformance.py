@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 
-from bayeswm.base.errors import BayeswmWarning, SpecError, UnknownVariableError
+from bayeswm.base.errors import BayeswmWarning, ConfoundedError, SpecError, UnknownVariableError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.testing import (
@@ -106,6 +106,8 @@ def check_model(
     ------
     ContractError
         With all broken promises: what was expected, what came, the likely cause.
+    ConfoundedError
+        If the model does not say what actions do, so that nothing can be asked.
     SpecError, UnknownVariableError
         If the trajectories do not fit the model, the p-value is none, or a name in ``skip`` is no check.
 
@@ -151,6 +153,8 @@ def _run(name: str, check: Check, make_case: Callable[[], Case]) -> CheckResult:
             breaches.extend(check(make_case()))
         except NotApplicable as reason:
             skipped = str(reason)
+        except ConfoundedError:  # refused on purpose, whatever is asked
+            raise
         except Exception as error:  # a model may raise anything, and all breaches are to be listed
             promise = (check.__doc__ or name).strip().splitlines()[0].rstrip(".")
             where = traceback.extract_tb(error.__traceback__)[-1]

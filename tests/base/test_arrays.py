@@ -215,3 +215,17 @@ def test_nested_lists_of_numbers_are_one_episode_and_lists_of_those_are_several(
     assert (len(one), one.transition_count) == (1, 1)
     two = Trajectories(schema, state=[[[1.0, 2.0], [3.0, 4.0]]] * 2, action=[[[1.0]]] * 2)
     assert (len(two), two.transition_count) == (2, 2)
+
+
+def test_episodes_of_one_length_are_as_those_of_several():
+    state, action = torch.randn(3, 5, 1), torch.randn(3, 4, 1)
+    lengths = [4, 2, 3]
+    padded = Trajectories(ONE, state=state, action=action, lengths=lengths)
+    ragged = Trajectories(
+        ONE,
+        state=[state[i, : n + 1] for i, n in enumerate(lengths)],
+        action=[action[i, :n] for i, n in enumerate(lengths)],
+    )
+    for name, values in padded.arrays().items():
+        torch.testing.assert_close(values, ragged.arrays()[name], equal_nan=True)
+    assert padded.state.dtype == torch.float32

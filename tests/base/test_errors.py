@@ -36,3 +36,8 @@ def test_unknown_name_without_a_close_one():
     assert str(errors.UnknownVariableError.of("q", ["angle"])) == "unknown variable 'q'. Known: angle."
     assert str(errors.UnknownVariableError.of("q", [])) == "unknown variable 'q'. Known: none."
     assert str(errors.UnknownVariableError()) == ""
+
+
+def test_suggestions_do_not_mind_capitals():
+    assert "did you mean 'Torque'" in str(errors.UnknownVariableError.of("torque", ["Torque", "angle"]))
+    assert "did you mean 'f'" in str(errors.UnknownVariableError.of("F", ["x", "f"]))

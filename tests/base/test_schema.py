@@ -175,3 +175,12 @@ def test_other_variables_another_order_kind_or_time_step_are_refused():
             own.check_same(other, who="it")
     with pytest.raises(SpecError, match=r"time step of 0.1 s, as it has, got 0.2 s"):
         own.check_same(Schema(state=own.state, action=own.action, time_step=0.2), who="it")
+
+
+def test_columns_too_many_are_named():
+    few = Schema(state=[Variable("s")], context=[Variable("load")], time_step=1.0)
+    many = Schema(state=[Variable("s")], context=[Variable("wind"), Variable("load")], time_step=1.0)
+    with pytest.raises(SpecError, match=r"got \(wind, load\); leave out wind$"):
+        few.check_same(many, who="the model")
+    with pytest.raises(SpecError, match="order the columns so"):
+        many.check_same(few, who="the model")

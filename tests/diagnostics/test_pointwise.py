@@ -133,3 +133,20 @@ def test_wrong_shapes_and_infinities_are_named() -> None:
         pit(p, torch.zeros(2, 1))
     with pytest.raises(bwm.DataError, match=r"infinity first at \(0, 0\)"):
         crps(p, torch.full((1, 1), float("inf")))
+
+
+def test_crps_of_a_step_that_is_not_gaussian_is_that_of_its_draws():
+    model = bwm.causal.StructuralModel(
+        {
+            "z": bwm.causal.Mechanism(lambda: 0.0, noise=1.0),
+            "y": bwm.causal.Mechanism(lambda z: z.square(), noise=0.5),
+        }
+    )
+    p = model.predictive(torch.zeros(2), torch.zeros(0))
+    outcome = torch.tensor([[0.3, 2.0]], dtype=torch.float64)
+    score = crps(p, outcome)[0]
+    torch.testing.assert_close(score[:1], crps_gaussian(torch.zeros(1), torch.ones(1), outcome[0, :1]).double())
+    z, e = torch.randn(2, 200_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y = z.square() + 0.5 * e
+    terms = (y - 2.0).abs() - 0.5 * (y - y.roll(1)).abs()
+    assert abs(score[1] - terms.mean()) < 4.5 * terms.std() / math.sqrt(len(y) / 3)  # neighbours are correlated

@@ -210,3 +210,14 @@ def test_report_reads_as_a_table():
     text = str(check_model(model, recordings(model.schema), skip=tuple(list(CHECKS)[1:])))
     assert text.splitlines()[0].startswith(f"KnownDynamics: 1 passed, {len(CHECKS) - 1} skipped, 0 failed")
     assert "(left out by skip=)" in text
+
+
+def test_a_model_that_refuses_on_purpose_breaks_no_promise():
+    schema = bwm.Schema(state=[bwm.Variable("s")], action=[bwm.Variable("a")], time_step=1.0)
+    g = make_generator(0)
+    data = bwm.Trajectories(schema, state=torch.randn(9, 4, 1, generator=g), action=torch.randn(9, 3, 1, generator=g))
+    graph = bwm.causal.TimeGraph([("s[t]", "s[t+1]"), ("a[t]", "s[t+1]")], confounded=[("a[t]", "s[t+1]")])
+    linear = bwm.BayesianDynamics(structure=bwm.structures.Linear(), inference=bwm.inference.Conjugate())
+    model = bwm.causal.CausalDynamics(graph, dynamics=linear).fit(data, seed=0, progress=False)
+    with pytest.raises(bwm.ConfoundedError, match="does not follow from this log"):
+        check_model(model, data)

@@ -184,6 +184,8 @@ class CausalDynamics(DynamicsModel):
         """
         schema, names = trajectories.schema, self.graph.with_latent([]).variables
         recorded = [v.name for v in schema.context if v.name in names]
+        if unknown := [name for name in self.proxy_error or () if name not in recorded]:
+            raise UnknownVariableError.of(unknown[0], recorded)
         strategy = choose_strategy(self.graph, state=schema.state.names, action=schema.action.names, recorded=recorded)
         public = same_but(schema, context=Variables(v for v in schema.context if v.name not in recorded))
         causes, whole = learn_causes(
@@ -251,6 +253,7 @@ class CausalDynamics(DynamicsModel):
         causes, outcome = self._fitted
         config, tensors = causes.state_dict()
         graph = {"edges": self.graph.edges, "confounded": self.graph.confounded, "latent": self.graph.latent}
+        graph["variables"] = self.graph.with_latent([]).variables
         return config | {"outcome": outcome, "graph": graph}, tensors
 
     @classmethod
@@ -259,7 +262,12 @@ class CausalDynamics(DynamicsModel):
         cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor], structure: Structure | None
     ) -> CausalDynamics:
         given = config["graph"]
-        graph = TimeGraph(map(tuple, given["edges"]), map(tuple, given["confounded"]), latent=given["latent"])
+        graph = TimeGraph(
+            map(tuple, given["edges"]),
+            map(tuple, given["confounded"]),
+            latent=given["latent"],
+            variables=given.get("variables", ()),
+        )
         causes, outcome = Causes.from_state(config, tensors), config["outcome"]
         found = cls(graph, dynamics=outcome, behaviour=causes.recipe.behaviour, proxy_error=causes.proxy_error)
         found._causes, found._outcome = causes, outcome

@@ -16,6 +16,7 @@ from bayeswm.base.laws import Gaussian, Law, MultivariateGaussian
 from bayeswm.base.predictive import warn_caller
 from bayeswm.causal.confounding.place import Outcome, Place
 from bayeswm.causal.confounding.roots import root_of, triangular
+from bayeswm.causal.structural.slice_law import SliceLaw
 
 # Gauss-Hermite points along each drawn coordinate, and the width of the kernel that each stands for in a density
 _ORDER = {1: 15, 2: 9, 3: 7, 4: 5}
@@ -76,7 +77,7 @@ class MixedLaw(Law):
         """
         place = self.place.spread() if nodes else self.place
         if self.index is None:
-            return self.worlds.outcome(place, drawn)
+            return _closed(self.worlds.outcome(place, drawn))
         lead = torch.broadcast_shapes(place.state.shape[:-1], drawn.shape[:-1])
         single = (lead[0] * lead[1], 1, *lead[2:])
 
@@ -89,11 +90,17 @@ class MixedLaw(Law):
 
         index = self.index[(..., *(0,) * (self.index.ndim - 2))].flatten()
         at = Place(apart(place.state), apart(place.action), apart(place.context), place.step)
-        return self.worlds.picked(index).outcome(at, apart(drawn)).map(together)
+        return _closed(self.worlds.picked(index).outcome(at, apart(drawn))).map(together)
 
     @override
     def push(self, noise: Tensor) -> Tensor:
-        return self.given(noise[..., : self.drawn]).push(noise[..., self.drawn :])
+        further = noise.ndim - len(self.lead) - 1
+        if further <= 0:
+            return self.given(noise[..., : self.drawn]).push(noise[..., self.drawn :])
+        lead = noise.shape[:further]
+        points = noise.flatten(0, further - 1).movedim(0, 2)
+        pushed = self.given(points[..., : self.drawn], nodes=True).push(points[..., self.drawn :])
+        return pushed.movedim(2, 0).unflatten(0, lead)
 
     @override
     def abduct(self, next_state: Tensor, *, tolerance: float | None = None) -> Tensor:
@@ -282,6 +289,17 @@ class MixedLaw(Law):
         if self._found is not None:  # found once, it need not be found again
             found._found = _Affine(*map(change, self._found))
         return found
+
+
+def _closed(law: Law) -> Law:
+    """Return the law of a slice whose mechanisms are affine in its noise as the Gaussian that it is."""
+    if not isinstance(law, SliceLaw) or not law.normal:
+        return law
+    if not law.inner:
+        return Gaussian(law.mean, law.variance.sqrt())
+    values, vectors = torch.linalg.eigh(law.covariance)
+    root = vectors * values.clamp(min=0.0).sqrt()[..., None, :]
+    return MultivariateGaussian(law.mean, triangular(root))
 
 
 def _room(values: Tensor, further: int) -> Tensor:

@@ -183,6 +183,8 @@ def counterfactual(
         raise SpecError("expected the system as it was when the episodes were recorded, got one under interventions")
     if not isinstance(intervention, Intervention):
         raise SpecError(f"expected an intervention made by do(...), got {type(intervention).__name__}")
+    if not isinstance(factual, Trajectories):
+        raise SpecError(f"expected recorded episodes as Trajectories, got {type(factual).__name__}")
     _check_kinds(model)
     generator = None if generator is None else make_generator(generator)
     if isinstance(model, DynamicsModel):

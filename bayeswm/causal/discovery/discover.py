@@ -77,8 +77,23 @@ class GraphDraft:
         confounded : iterable of (str, str)
             Pairs with a hidden common cause, such as ``("push[t-1]", "speed[t]")``. Discovery does not look for them:
             they are a claim of yours.
+
+        Returns
+        -------
+        TimeGraph
+            With all variables of the log, those without an edge too.
+
+        Raises
+        ------
+        UnknownVariableError
+            If a confounded pair names a variable that the log does not have.
         """
-        return TimeGraph(self.edges(threshold), confounded)
+        names = dict.fromkeys(name_and_lag(str(e))[0] for e in (*self.table.effect.values, *self.table.cause.values))
+        pairs = list(confounded)
+        for name in (name_and_lag(node)[0] for pair in pairs for node in pair):
+            if name not in names:
+                raise UnknownVariableError.of(name, names)
+        return TimeGraph(self.edges(threshold), pairs, variables=names)
 
     def parents(self, effect: str, threshold: float | None = None) -> tuple[str, ...]:
         """Return the parents of a variable of the state, written as a mechanism names them.

@@ -66,6 +66,8 @@ class Branches:
         if not self.given:
             if horizon is None:
                 raise SpecError("expected horizon= without actions, got none")
+            if isinstance(horizon, bool) or not isinstance(horizon, int) or horizon < 1:
+                raise SpecError(f"expected horizon= as a number of steps >= 1, got {horizon!r}")
             actions = torch.zeros(horizon, self.worlds.schema.action.size)
         self.state, self.plan, batch, self.horizon = checked_arguments(self.worlds, state, actions, horizon=horizon)
         self.context, self.generator = context, generator

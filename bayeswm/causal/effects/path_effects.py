@@ -49,7 +49,7 @@ def path_effect(
     Parameters
     ----------
     model : DynamicsModel or Worlds
-        A :class:`StructuralModel`, or worlds of one.
+        A :class:`StructuralModel` of known mechanisms, or worlds of one.
     treatment, control : Intervention
         On the same variables of the slice; made by :func:`do`.
     paths : sequence of sequences of str
@@ -138,7 +138,10 @@ def path_effect(
 
 def _known(name: str, mechanism: object) -> Mechanism:
     if not isinstance(mechanism, Mechanism):
-        raise SpecError(f"expected known mechanisms, got a {type(mechanism).__name__} for {name!r}")
+        raise SpecError(
+            f"expected known mechanisms, got a {type(mechanism).__name__} for {name!r}; "
+            "mediation takes learned ones too"
+        )
     return mechanism
 
 

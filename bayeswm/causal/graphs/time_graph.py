@@ -23,6 +23,8 @@ class TimeGraph:
     latent : iterable of str
         Variables that are not recorded. What lasts longer than a step belongs here: a payload ``u`` with the edge
         ``("u[t]", "u[t+1]")`` confounds all steps with each other.
+    variables : iterable of str
+        Variables to have even if they have no edges.
 
     Raises
     ------
@@ -46,12 +48,14 @@ class TimeGraph:
         confounded: Iterable[tuple[str, str]] = (),
         *,
         latent: Iterable[str] = (),
+        variables: Iterable[str] = (),
     ) -> None:
         self._edges = dict.fromkeys(_lagged(cause, effect) for cause, effect in as_pairs(edges, what="edges"))
         self._confounded = dict.fromkeys(
             _lagged(*_earlier_first(pair)) for pair in as_pairs(confounded, what="confounded")
         )
-        names = dict.fromkeys(name for a, b, _ in (*self._edges, *self._confounded) for name in (a, b))
+        touched = [name for a, b, _ in (*self._edges, *self._confounded) for name in (a, b)]
+        names = dict.fromkeys((*touched, *as_names(variables)))
         self._latent = as_names(latent)
         if unknown := [name for name in self._latent if name not in names]:
             raise UnknownVariableError.of(unknown[0], names)
@@ -143,13 +147,15 @@ class TimeGraph:
     @property
     def _key(self) -> tuple[frozenset[object], ...]:
         pairs = frozenset((frozenset((a, b)), 0) if lag == 0 else (a, b, lag) for a, b, lag in self._confounded)
-        return frozenset(self._edges), pairs, frozenset(self._latent)
+        return frozenset(self._edges), pairs, frozenset(self._latent), frozenset(self._variables)
 
     def __repr__(self) -> str:
         kinds = (("->", self.edges), ("<->", self.confounded))
         parts = [f"{a} {arrow} {b}" for arrow, kept in kinds for a, b in kept]
         hidden = [f"latent {name}" for name in self._latent]
-        return f"TimeGraph({', '.join(parts + hidden)})"
+        touched = {name for a, b, _ in (*self._edges, *self._confounded) for name in (a, b)}
+        alone = [name for name in self._variables if name not in touched]
+        return f"TimeGraph({', '.join(parts + hidden + alone)})"
 
 
 def _lagged(cause: str, effect: str) -> tuple[str, str, int]:

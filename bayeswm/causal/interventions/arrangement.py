@@ -13,7 +13,7 @@ from bayeswm.base.worlds import Worlds
 from bayeswm.causal.interventions.assignment import Assignment
 from bayeswm.causal.interventions.changes import Change
 from bayeswm.causal.interventions.intervention import Intervention
-from bayeswm.causal.interventions.overwrite import changed
+from bayeswm.causal.interventions.overwrite import changed, check_elementwise
 from bayeswm.causal.structural.mechanism import Mechanism
 from bayeswm.causal.structural.worlds import StructuralWorlds
 
@@ -103,8 +103,8 @@ class Arrangement:
         """Return which events have happened by a step, shape (worlds, particles, *batch, events)."""
         if before is None or not self.events:
             return before
-        now = [torch.as_tensor(event(state, step)).expand(state.shape[:-1]) for event in self.events]
-        return before | torch.stack(now, -1).bool()
+        now = [_truth(event(state, step), state) for event in self.events]
+        return before | torch.stack(now, -1)
 
     def changed(
         self,
@@ -124,6 +124,7 @@ class Arrangement:
         for one in todo:
             index = names.index(one.name)
             given = one.values(step) if one.hard else draws.get(one)
+            one.check_rows(state.shape[2:-1])
             new = changed(one, columns[index], state, step=step, given=given)
             if one.when is not None and happened is not None:
                 new = torch.where(happened[..., self.events.index(one.when)], new, columns[index])
@@ -169,6 +170,14 @@ class Arrangement:
 
 def _at_start(one: Assignment) -> bool:
     return one.active(0) and one.when is None and not isinstance(one.value, Mechanism)
+
+
+def _truth(found: object, state: Tensor) -> Tensor:
+    values = torch.as_tensor(found)
+    if values.dtype != torch.bool:
+        raise SpecError(f"expected when= to return truth values, such as state[..., 0] > 1.0, got {values.dtype}")
+    check_elementwise(values, state, what="expected when=")
+    return values.expand(state.shape[:-1])
 
 
 def group_of(schema: Schema, name: str, parameters: Iterable[str]) -> str:

@@ -115,6 +115,25 @@ class Assignment:
         if reach > last:
             raise SpecError(f"expected steps of {self.name!r} within 0..{last}, the horizon, got step {reach}")
 
+    def check_rows(self, batch: tuple[int, ...]) -> None:
+        """Refuse values for other rows than there are; those of single particles have axes of worlds and particles.
+
+        Raises
+        ------
+        SpecError
+            Naming both shapes.
+        """
+        shape = tuple(self.value.shape[:-1]) if self.hard else ()
+        shape = shape[2:] if len(shape) == len(batch) + 2 else shape
+        fits = len(shape) <= len(batch) and all(
+            1 in (n, m) or n == m for n, m in zip(reversed(shape), reversed(batch), strict=False)
+        )
+        if not fits:
+            raise SpecError(
+                f"{self.name}: expected one value for each step, or values of shape (*batch, steps) for a batch of "
+                f"shape {tuple(batch)}, got {tuple(self.value.shape)}"
+            )
+
     def _at(self, step: int) -> bool:
         if isinstance(self.steps, int):
             return step == self.steps

@@ -90,6 +90,8 @@ class IntervenedWorlds(Worlds):
         carry = self._waiting.at(0).start(belief, context, noise._replace(episode=episode))
         if self._plan.first:
             self._check_carry(carry)
+            for one in self._plan.first:
+                one.check_rows(carry.shape[2:-1])
             drawn = {one: one.values(0).to(carry) for one in self._plan.first if one.hard}
             lead = common_shape(carry.shape[:-1], *(v.shape for v in drawn.values()))
             lead = lead if eta is None else common_shape(lead, eta.shape[:-1])
@@ -122,6 +124,8 @@ class IntervenedWorlds(Worlds):
         if context is not None:
             context = self._plan.changed("context", context, state, step=step, draws=draws, happened=happened)
         carry = _met(carry, state, action, context)
+        for one in (*self._plan.active("noise", step), *self._plan.active("state", step + 1)):
+            one.check_rows(state.shape[2:-1])
         law, covariance = self._law(carry, action, context, step=step, draws=draws)
         if self._plan.late and happened is not None:
             self._check_carry(carry)

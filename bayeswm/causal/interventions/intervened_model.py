@@ -104,6 +104,8 @@ def intervene(model: DynamicsModel | Worlds, *interventions: Intervention) -> In
         if isinstance(model, IntervenedWorlds):
             return IntervenedWorlds(model.inner, (*model.interventions, *interventions), replay=model.replay)
         return IntervenedWorlds(model, interventions)
+    if not isinstance(model, DynamicsModel):
+        raise SpecError(f"expected a model, or worlds drawn from one, got {type(model).__name__}")
     before = model.interventions if isinstance(model, IntervenedModel) else ()
     system = model.inner if isinstance(model, IntervenedModel) else model
     names = [a.name for i in interventions for a in i.assignments]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -71,6 +72,8 @@ def do(
     * A distribution: one draw a step, in each particle. Set on a variable of a slice it is a mechanism without parents.
     * A :class:`Mechanism`, for a variable of a :class:`StructuralModel`: another cause, with the noise it had.
 
+    Parameters take a number or a change; noise takes numbers, sequences and :func:`shift`.
+
     Examples
     --------
     >>> do(torque=1.0)
@@ -92,6 +95,8 @@ def do(
     _check_steps(steps)
     if when is not None and not callable(when):
         raise SpecError(f"expected when= as a callable of (state, step), got {type(when).__name__}")
+    if when is not None:
+        _check_signature("when=", when)
     return Intervention(tuple(Assignment(name, _value(name, v, steps), steps, when) for name, v in given.items()))
 
 
@@ -105,6 +110,17 @@ def _check_steps(steps: object) -> None:
         raise SpecError(f"expected steps= as an index >= 0 or a slice of at least one such, got {steps!r}")
 
 
+def _check_signature(name: str, fn: Callable[..., Any]) -> None:
+    try:
+        signature = inspect.signature(fn)
+    except ValueError:  # some builtins have none
+        return
+    try:
+        signature.bind(None, 0)
+    except TypeError:
+        raise SpecError(f"{name}: expected a callable of (state, step), got one of {signature}") from None
+
+
 def _value(name: str, value: Any, steps: Steps) -> Any:
     if isinstance(value, Distribution):
         if value.batch_shape or value.event_shape:
@@ -115,14 +131,19 @@ def _value(name: str, value: Any, steps: Steps) -> Any:
             law = type(value).__name__
             raise SpecError(f"{name}: expected a law with a quantile function (icdf), got {law}") from None
         return value
-    if isinstance(value, Change | Mechanism) or (isinstance(value, Callable) and not isinstance(value, Tensor)):
+    if isinstance(value, Change | Mechanism):
+        return value
+    if callable(value) and not isinstance(value, Tensor):
+        _check_signature(name, value)
         return value
     try:
+        if isinstance(value, str):  # NumPy would read its number
+            raise TypeError
         array = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value, dtype=np.float64))
     except (TypeError, ValueError):
         raise SpecError(
-            f"{name}: expected a number, a sequence, a callable of (state, step), a distribution or a change such as "
-            f"shift(0.5), got {value!r}"
+            f"{name}: expected a number, a sequence, a callable of (state, step), a law of torch.distributions or a "
+            f"change such as shift(0.5), got {value!r}"
         ) from None
     array = array.double() if not array.is_floating_point() else array
     if array.numel() == 0 or not bool(array.isfinite().all()):

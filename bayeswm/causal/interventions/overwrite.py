@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from bayeswm.base.errors import SpecError
 from bayeswm.causal.interventions.assignment import Assignment
 from bayeswm.causal.interventions.changes import Change
 
@@ -56,9 +57,41 @@ class Overwrite:
 
 
 def changed(one: Assignment, value: Tensor, state: Tensor, *, step: int | Tensor, given: Tensor | None) -> Tensor:
-    """Return what an intervention makes of a value (...,) in a state (..., S); ``given`` is its own value, if known."""
+    """Return what an intervention makes of a value (...,) in a state (..., S); ``given`` is its own value, if known.
+
+    Raises
+    ------
+    SpecError
+        If a callable does not return one number for each state.
+    """
     if given is not None:
         return given.to(value)
     if isinstance(one.value, Change):
         return one.value.apply(value)
-    return torch.as_tensor(one.value(state, step)).to(value)
+    new = one.value(state, step)
+    try:
+        new = torch.as_tensor(new)
+    except (TypeError, ValueError, RuntimeError):
+        raise SpecError(f"{one.name}: expected {one} to return numbers, got {type(new).__name__}") from None
+    check_elementwise(new, state, what=f"{one.name}: expected {one}")
+    return new.to(value)
+
+
+def check_elementwise(found: Tensor, state: Tensor, *, what: str) -> None:
+    """Refuse what a callable made of states (..., S) if it has not a value for each, shape (...).
+
+    Raises
+    ------
+    SpecError
+        Beginning with ``what``.
+    """
+    lead = state.shape[:-1]
+    try:
+        fits = torch.broadcast_shapes(found.shape, lead) == lead
+    except RuntimeError:
+        fits = False
+    if not fits:
+        raise SpecError(
+            f"{what} to return one value for each state, shape {tuple(lead)} for states {tuple(state.shape)}, "
+            f"got {tuple(found.shape)}; take a column as state[..., 0]"
+        )

@@ -168,6 +168,10 @@ def sensitivity_of_choice(
     """
     steps = horizon
     for plan in (first, second):
+        if not (isinstance(plan, Tensor) or callable(plan)):
+            raise SpecError(
+                f"expected plans of shape (*batch, H, A) or policies of (state, step), got {type(plan).__name__}"
+            )
         steps = plan.shape[-2] if steps is None and isinstance(plan, Tensor) else steps
     if steps is None or steps < 1:
         raise SpecError(f"expected horizon= above 0 with policies, got {steps}")

@@ -110,6 +110,12 @@ class StructuralModel(DynamicsModel):
         known = {k: _blank(m) if isinstance(m, Learned) else m for k, m in mechanisms.items()}
         StructuralWorlds(known, self._schema, blank, log_weight=torch.zeros(1), exhaustive=True, dtype=dtype)
 
+    @override
+    def __repr__(self) -> str:
+        causes = {name: m.causes for name, m in self.mechanisms.items()}
+        shown = [f"{name} <- {', '.join(given)}" if given else name for name, given in causes.items()]
+        return f"StructuralModel({'; '.join(shown)})"
+
     @property
     @override
     def schema(self) -> Schema:

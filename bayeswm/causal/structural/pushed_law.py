@@ -80,8 +80,7 @@ class PushedLaw(Law):
         if self._affine is not None:
             return Gaussian(self.mean, self.variance.clamp(min=0).sqrt()).cdf(state)
         total: Tensor | float = 0.0
-        for points, weight in self._nodes(self._order):
-            law, weight = self._between(points, weight, state)
+        for law, weight in self._between(state):
             total = total + (weight * law.cdf(state)).sum(0)
         return torch.as_tensor(total)
 
@@ -90,8 +89,7 @@ class PushedLaw(Law):
         if self._affine is not None:
             return Gaussian(self.mean, self.variance.clamp(min=0).sqrt()).log_prob(state, marginal=True)
         terms: list[Tensor] = []
-        for points, weight in self._nodes(self._order):
-            law, weight = self._between(points, weight, state)
+        for law, weight in self._between(state):
             terms.append((law.log_prob(state, marginal=True) + weight.log()).logsumexp(0))
         return torch.stack(terms).logsumexp(0)
 
@@ -112,11 +110,30 @@ class PushedLaw(Law):
         """
         return self.values(noise), 0.0
 
-    def _between(self, points: Tensor, weight: Tensor, state: Tensor) -> tuple[Gaussian, Tensor]:
-        """Return the law given the noise of the others, with room for further axes in front of the states."""
+    def _between(self, state: Tensor) -> Iterator[tuple[Gaussian, Tensor]]:
+        """Return laws given the noise of the others, with room for further axes in front of the states, and weights."""
         further = (1,) * max(0, state.ndim - len(self.lead) - 1)
-        mean, scale = (v.view(len(v), *further, *v.shape[1:]) for v in self.conditional(points))
-        return Gaussian(mean, scale), weight.view(len(weight), *further, *weight.shape[1:])
+        parts = (
+            ((*self.conditional(points), weight) for points, weight in self._nodes(self._order))
+            if self._all_at_once is None
+            else (self._all_at_once,)
+        )
+        for part in parts:
+            mean, scale, weight = (v.view(len(v), *further, *v.shape[1:]) for v in part)
+            yield Gaussian(mean, scale), weight
+
+    @cached_property
+    def _all_at_once(self) -> tuple[Tensor, Tensor, Tensor] | None:
+        """Means, scales and weights at the nodes, which a quantile asks for again and again, where they fit at once."""
+        points, weight = next(self._nodes(self._order))
+        if len(points) < len(self._rule(self._order)[1]):
+            return None
+        return (*self.conditional(points), weight)
+
+    @property
+    def normal(self) -> bool:
+        """Whether the push is affine in the noise, so that the law is Gaussian."""
+        return self._affine is not None
 
     # --- integration ----------------------------------------------------------------------------------------------
 
@@ -185,10 +202,13 @@ class PushedLaw(Law):
             second = second + (weight[..., None] * residual[..., :, None] * residual[..., None, :]).sum(0)
         return Moments(mean, second)
 
+    def _rule(self, order: int) -> tuple[Tensor, Tensor]:
+        size = len(self.inner)
+        return hermite_grid(size, order) if order else sobol_normal(size, _SOBOL)
+
     def _nodes(self, order: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Return noise (Q, 1, ..., n) and weights (Q, 1, ..., 1) in parts that fit into memory."""
-        size = len(self.inner)
-        some, weight = (v.to(self.like) for v in (hermite_grid(size, order) if order else sobol_normal(size, _SOBOL)))
+        some, weight = (v.to(self.like) for v in self._rule(order))
         points = some.new_zeros(len(some), self.noise_size)
         points[:, list(self.inner)] = some
         rows = max(1, _CHUNK // max(1, self.lead.numel() * max(1, self.noise_size)))

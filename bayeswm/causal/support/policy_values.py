@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bayeswm.base.errors import FitError, SupportWarning
+from bayeswm.base.errors import FitError, SpecError, SupportWarning
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import warn_caller
 from bayeswm.base.random import spawn_seeds
@@ -152,6 +152,9 @@ def policy_value(
     >>> policy_value(truth, policy, log, objective=objective, generator=g)
     PolicyValue(-2.894, 95 % -3.174 to -2.615, 157 effective of 300)
     """
+    if not callable(getattr(objective, "cost", None)):
+        kind = type(objective).__name__
+        raise SpecError(f"expected objective= with cost(states, actions, context), as planning.Objective, got {kind}")
     episodes = complete_episodes(logged, horizon)
     earned = earned_by(episodes, objective)
     count, before = len(earned), torch.cat((torch.zeros_like(earned[:, :1]), earned[:, :-1]), 1)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.distributions import Normal
 
 import bayeswm as bwm
 from bayeswm.base import ConfoundedError, SpecError, UnknownVariableError
@@ -224,3 +225,54 @@ def test_arguments():
         CausalDynamics(C2, dynamics=affine()).draw(1)
     with pytest.raises(SpecError, match="Hierarchical"):
         fitted(c2_log(200), graph=TimeGraph([*STATE, ("u[t]", "u[t+1]"), ("u[t]", "a[t]"), ("u[t]", "s[t+1]")]))
+
+
+@pytest.mark.parametrize("recorded", ["nu", "e"])
+def test_linear_mechanisms_have_the_closed_density_of_linear_dynamics(recorded):
+    line = bwm.structures.Linear(c=Normal(0.0, 10.0))
+    linear = bwm.BayesianDynamics(structure=line, inference=bwm.inference.Conjugate())
+    graph = TimeGraph([*STATE, ("e[t]", "a[t]"), ("e[t]", "s[t+1]"), ("nu[t]", "a[t]")])
+    model = CausalDynamics(graph, mechanisms=linear).fit(c2_log(500, recorded), seed=0, progress=False)
+    law = bwm.rollout(model, ONE, ONE[None], worlds=8, particles=1, generator=make_generator(0)).laws[0]
+    normal = bwm.Gaussian(law.mean, law.variance.sqrt())
+    for x in (-1.0, 0.5, 3.0):
+        state = torch.full_like(law.mean, x)
+        torch.testing.assert_close(law.log_prob(state), normal.log_prob(state))
+        torch.testing.assert_close(law.cdf(state), normal.cdf(state))
+
+
+@pytest.mark.parametrize("batch", [(), (3,), (8, 2)])
+def test_a_state_can_be_set(batch):
+    line = bwm.structures.Linear(c=Normal(0.0, 10.0))
+    linear = bwm.BayesianDynamics(structure=line, inference=bwm.inference.Conjugate())
+    model = CausalDynamics(C2, mechanisms=linear).fit(c2_log(500, "nu"), seed=0, progress=False)
+    held = bwm.causal.intervene(model, bwm.do(s=1.0, steps=1))
+    found = bwm.rollout(
+        held, ONE.expand(*batch, 1), torch.zeros(2, 1), worlds=8, particles=6, generator=make_generator(0)
+    )
+    assert found.mean.shape == (*batch, 2, 1)
+    torch.testing.assert_close(found.mean[..., 0, 0], torch.ones(batch, dtype=torch.float64))
+    torch.testing.assert_close(found.variance[..., 0, 0], torch.zeros(batch, dtype=torch.float64))
+    after = torch.stack([law.mean.expand(8, 6, *batch, 1) for law in found.laws])[1]
+    torch.testing.assert_close(found.mean[..., 1, 0], after.mean((0, 1))[..., 0])
+
+
+def test_proxy_errors_of_unknown_measurements_are_refused():
+    with pytest.raises(UnknownVariableError, match="'zz'"):
+        CausalDynamics(C2, dynamics=affine("e"), proxy_error={"zz": 0.5}).fit(c2_log(50, "z"), progress=False)
+
+
+def test_effect_takes_the_log_that_the_model_was_fitted_to():
+    model = CausalDynamics(C2, dynamics=affine("e")).fit(c2_log(500, "e"), seed=0)
+    found = bwm.causal.effect(
+        model, bwm.do(a=1.0), bwm.do(a=0.0), state=ONE, horizon=1, logged=c2_log(500, "e"), generator=make_generator(0)
+    )
+    assert "inside" in found.attrs["positivity"]
+
+
+def test_variables_without_edges_are_saved(tmp_path):
+    graph = TimeGraph([("s[t]", "s[t+1]")], variables=["a"])
+    log = c2_log(50)
+    linear = bwm.BayesianDynamics(structure=bwm.structures.Linear(), inference=bwm.inference.Conjugate())
+    CausalDynamics(graph, dynamics=linear).fit(log, seed=0, progress=False).save(tmp_path / "model.bwm")
+    assert bwm.load(tmp_path / "model.bwm").graph == graph

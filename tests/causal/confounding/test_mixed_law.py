@@ -141,3 +141,14 @@ def test_small_numbers_are_not_straight_for_being_small():
     law = curved.law(torch.zeros(1, 1, 1, 1))
     assert not law.exact
     torch.testing.assert_close(law.mean[..., 0], torch.full((3, 1, 1), 0.5 * unit), rtol=1e-5, atol=0.0)
+
+
+@pytest.mark.parametrize("index", [False, True])
+def test_noise_with_an_axis_in_front_is_pushed_point_by_point(index):
+    law = Curved(WEIGHT, bend=0.3).law(STATE)
+    if index:
+        law = law.map(lambda v: v.flip(0))
+    noise = torch.randn(3, 3, 1, 2, law.noise_size, dtype=torch.float64)  # as many points as worlds
+    torch.testing.assert_close(law.push(noise), torch.stack([law.push(one) for one in noise]))
+    single = noise[:, :1, :, :1]
+    torch.testing.assert_close(law.push(single), torch.stack([law.push(one.expand(3, 1, 2, -1)) for one in single]))

@@ -256,3 +256,8 @@ def test_classes_have_no_counterfactual() -> None:
     model = bwm.KnownDynamics(structure=bwm.structures.FromFunction(lambda x, a: x, schema=schema))
     with pytest.raises(bwm.NotInvertible, match="causation_bounds"):
         counterfactual(model, bwm.Trajectories(schema, state=[[[0.0], [1.0]]]), bwm.do(gear=2.0))
+
+
+def test_episodes_are_trajectories():
+    with pytest.raises(bwm.SpecError, match="recorded episodes as Trajectories, got Tensor"):
+        counterfactual(c3(), torch.zeros(2, 1), bwm.do(a=1.0))  # pyright: ignore[reportArgumentType]

@@ -5,7 +5,18 @@ import torch
 
 import bayeswm as bwm
 from bayeswm.base.errors import SpecError, UnknownVariableError
-from bayeswm.causal import Learned, Mechanism, ResidualTests, SpikeAndSlab, StructuralModel, TimeGraph, discover
+from bayeswm.base.random import make_generator
+from bayeswm.causal import (
+    CausalDynamics,
+    Learned,
+    Mechanism,
+    ResidualTests,
+    SpikeAndSlab,
+    StructuralModel,
+    TimeGraph,
+    Unconfounded,
+    discover,
+)
 from bayeswm.structures import MLP, Euler, Pendulum
 
 METHODS = [SpikeAndSlab(), ResidualTests()]
@@ -132,3 +143,33 @@ def test_draft_speaks():
         draft.graph(1.0)
     with pytest.raises(SpecError, match="SpikeAndSlab"):
         discover(data, method="gibbs")
+
+
+def test_a_draft_becomes_dynamics_though_a_variable_has_no_edges():
+    g = torch.Generator().manual_seed(0)
+    schema = bwm.Schema(state=[bwm.Variable("x"), bwm.Variable("idle")], action=[bwm.Variable("u")], time_step=1.0)
+    system = StructuralModel(
+        {
+            "x": Mechanism(lambda x, u: 0.8 * x + u, parents=("x[t-1]", "u"), noise=0.1),
+            "idle": Mechanism(lambda: 0.0, noise=1.0),
+        },
+        schema=schema,
+    )
+    start, actions = (torch.randn(*size, generator=g, dtype=torch.float64) for size in ((40, 2), (40, 10, 1)))
+    data = bwm.data.simulate(system, start, actions, generator=g)
+    graph = discover(data).graph()
+    assert graph == TimeGraph([("x[t-1]", "x[t]"), ("u[t-1]", "x[t]")], variables=["idle"])
+    line = bwm.structures.Linear(c=torch.distributions.Normal(0.0, 10.0))
+    linear = bwm.BayesianDynamics(structure=line, inference=bwm.inference.Conjugate())
+    model = CausalDynamics(graph, mechanisms=linear).fit(data, seed=0, progress=False)
+    assert isinstance(model.strategy, Unconfounded)
+    near, far = (model.predictive(torch.tensor([1.0, i]), torch.ones(1), generator=make_generator(0)) for i in (0, 99))
+    assert torch.equal(near.mean, far.mean)
+    assert abs(near.mean[0, 0].item() - 1.8) < 0.05
+
+
+def test_confounded_pairs_of_unknown_variables_are_refused():
+    draft = discover(swinging(torch.Generator().manual_seed(0)))
+    with pytest.raises(UnknownVariableError, match="did you mean 'torque'"):
+        draft.graph(confounded=[("torqe[t-1]", "velocity[t]")])
+    assert draft.graph(confounded=[("torque[t-1]", "velocity[t]")]).confounded == (("torque[t-1]", "velocity[t]"),)

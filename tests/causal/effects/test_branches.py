@@ -29,3 +29,20 @@ def test_what_is_refused() -> None:
         Branches(c3(), torch.zeros(1), torch.zeros(1, 1), horizon=None)
     with pytest.raises(bwm.SpecError, match="horizon="):
         Branches(c3(), torch.zeros(1), None, horizon=None, generator=torch.Generator())
+
+
+@pytest.mark.parametrize("horizon", [2.5, True, 0])
+def test_a_horizon_is_a_number_of_steps(horizon):
+    with pytest.raises(bwm.SpecError, match="horizon= as a number of steps >= 1"):
+        Branches(c3(), torch.zeros(1), None, horizon=horizon, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    "partly", [bwm.do(a=1.0, when=lambda state, step: state[..., 0] > 0), bwm.do(a=bwm.causal.shift(1.0))]
+)
+def test_what_sets_an_action_in_part_needs_the_rest(partly):
+    g = torch.Generator().manual_seed(0)
+    branches = Branches(c3(), torch.zeros(1), None, horizon=3, generator=g)
+    with pytest.raises(bwm.SpecError, match="expected actions="):
+        branches.run(partly)
+    Branches(c3(), torch.zeros(1), torch.zeros(3, 1), horizon=3, generator=g).run(partly)

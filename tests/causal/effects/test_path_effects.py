@@ -3,7 +3,7 @@ import torch
 
 import bayeswm as bwm
 from bayeswm.base import DivergenceWarning
-from bayeswm.causal import Mechanism, StructuralModel, path_effect
+from bayeswm.causal import Learned, Mechanism, StructuralModel, path_effect
 from tests.causal.reference_models import c3, c6
 
 
@@ -81,3 +81,14 @@ def test_branches_that_diverge_are_refused(generator: torch.Generator) -> None:
     x1, x0 = bwm.do(X=1.0), bwm.do(X=0.5)
     with pytest.raises(bwm.SpecError, match="stay finite"), pytest.warns(DivergenceWarning):
         path_effect(model, x1, x0, paths=[("X", "Y")], state=torch.zeros(2), particles=9, generator=generator)
+
+
+def test_learned_mechanisms_are_refused():
+    line = bwm.structures.Linear(c=torch.distributions.Normal(0.0, 10.0))
+    linear = bwm.BayesianDynamics(structure=line, inference=bwm.inference.Conjugate())
+    model = StructuralModel({"X": Mechanism(lambda: 0.0, noise=1.0), "Y": Learned(linear, parents=("X",))})
+    rows = bwm.data.from_rows({"X": torch.tensor([0.0, 1.0, 2.0]), "Y": torch.tensor([0.1, 0.9, 2.2])})
+    model = model.fit(rows, seed=0, progress=False)
+    g = torch.Generator().manual_seed(0)
+    with pytest.raises(bwm.SpecError, match="got a Learned for 'Y'; mediation takes"):
+        path_effect(model, bwm.do(X=1.0), bwm.do(X=0.0), paths=[("X", "Y")], state=torch.zeros(2), generator=g)

@@ -93,3 +93,11 @@ def test_unknown_latent():
 def test_text():
     graph = TimeGraph([("x[t-2]", "x[t]"), ("u[t]", "x[t]")], [("y[t]", "x[t]")], latent=["u"])
     assert repr(graph) == "TimeGraph(x[t-2] -> x[t], u[t] -> x[t], y[t] <-> x[t], latent u)"
+
+
+def test_variables_without_edges_are_kept():
+    graph = TimeGraph([("s[t]", "s[t+1]")], variables=["s", "idle"])
+    assert graph.variables == ("s", "idle")
+    assert graph != TimeGraph([("s[t]", "s[t+1]")])
+    assert repr(graph) == "TimeGraph(s[t-1] -> s[t], idle)"
+    assert "idle[1]" in repr(graph.unroll(1))

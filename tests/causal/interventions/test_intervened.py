@@ -469,3 +469,37 @@ def test_an_angle_is_set_as_it_is_given() -> None:
     turned = counterfactual(pendulum, factual, bwm.do({"angle": 3.5 - 2 * torch.pi}, steps=2))
     torch.testing.assert_close(turned.mean[0, 1:, 0] + 2 * torch.pi, found.mean[0, 1:, 0])
     torch.testing.assert_close(turned.mean[0, :, 1], found.mean[0, :, 1])
+
+
+@pytest.mark.parametrize(
+    ("intervention", "message"),
+    [
+        (bwm.do(force=lambda state, step: state), r"one value for each state, shape \(1, 1\).*got \(1, 1, 3\)"),
+        (bwm.do(force=lambda state, step: "much"), "to return numbers, got str"),
+        (bwm.do(v=lambda state, step: state), "one value for each state"),
+        (bwm.do(force=1.0, when=lambda state, step: state[..., 1]), "truth values.*got torch.float64"),
+        (bwm.do(force=1.0, when=lambda state, step: state > 0), "when= to return one value for each state"),
+        (bwm.do(force=[[1.0]] * 5), r"batch of shape \(\), got \(5, 1\)"),
+        (bwm.do(v=torch.ones(2, 6)), r"batch of shape \(\), got \(2, 6\)"),
+    ],
+)
+def test_what_does_not_fit_the_states_is_refused(intervention, message):
+    done = intervene(cart(), intervention)
+    g = torch.Generator().manual_seed(0)
+    with pytest.raises(bwm.SpecError, match=message):
+        bwm.rollout(done, START, FORCE, context=WIND, particles=4, generator=g)
+
+
+def test_rows_have_values_of_their_own_or_are_refused():
+    values = torch.arange(10.0, dtype=torch.float64).view(2, 5)
+    start = START.expand(2, 3)
+
+    def forces(given):
+        done = intervene(cart(), bwm.do(force=given))
+        g = torch.Generator().manual_seed(0)
+        return bwm.rollout(done, start, FORCE, context=WIND, particles=2, generator=g).mean
+
+    both = forces(values)
+    torch.testing.assert_close(both[0], forces(values[0])[0])
+    with pytest.raises(bwm.SpecError, match=r"batch of shape \(2,\), got \(3, 5\)"):
+        forces(torch.zeros(3, 5))

@@ -30,5 +30,7 @@ def test_what_it_refuses() -> None:
         intervene(c3(), {"a": 1.0})  # pyright: ignore[reportCallIssue, reportArgumentType]
     with pytest.raises(bwm.UnknownVariableError):
         intervene(c3(), bwm.do(b=1.0))
+    with pytest.raises(bwm.SpecError, match="expected a model, or worlds drawn from one, got str"):
+        intervene("c3", bwm.do(a=1.0))  # pyright: ignore[reportCallIssue, reportArgumentType]
     generator = torch.Generator().manual_seed(0)
     assert len(intervene(c3(), bwm.do(a=1.0)).draw(3, generator=generator)) == 1

@@ -164,3 +164,18 @@ def test_noise_needs_a_generator(generator: torch.Generator) -> None:
         sensitivity_of_effect(
             known(**NAIVE), bwm.do(a=1.0), bwm.do(a=0.0), logged=log, state=torch.ones(1), variable="s", horizon=1
         )
+
+
+def test_plans_are_no_interventions():
+    objective = bwm.planning.quadratic(torch.ones(1), torch.ones(1))
+    with pytest.raises(SpecError, match="got Intervention"):
+        sensitivity_of_choice(
+            known(A=0.9, B=0.5, noise=0.5),
+            bwm.do(a=1.0),  # pyright: ignore[reportArgumentType]
+            bwm.do(a=0.0),  # pyright: ignore[reportArgumentType]
+            logged=confounded_log(20, 3, generator=torch.Generator().manual_seed(0)),
+            objective=objective,
+            state=torch.zeros(1),
+            horizon=2,
+            generator=torch.Generator().manual_seed(0),
+        )

@@ -73,3 +73,10 @@ def test_a_structural_model_keeps_the_contract() -> None:
     x = bwm.rollout(model, start, push, context=c, worlds=1, particles=1, generator=g).particles[0, 0]
     data = bwm.Trajectories(schema, state=torch.cat((start[:, None], x), 1), action=push, context=c)
     assert check_model(model, data).failed == ()
+
+
+def test_repr_says_who_depends_on_whom():
+    model = StructuralModel(
+        {"z": Mechanism(lambda: 0.0), "x": Mechanism(lambda z: z), "y": Mechanism(lambda a, b: a + b, ("x", "z[t-1]"))}
+    )
+    assert repr(model) == "StructuralModel(z; x <- z; y <- x, z[t-1])"

@@ -3,6 +3,7 @@ import torch
 
 import bayeswm as bwm
 from bayeswm.causal import Mechanism, StructuralModel
+from bayeswm.causal.structural import pushed_law
 from tests.causal.reference_models import EMPTY, c6
 
 
@@ -55,3 +56,21 @@ def test_many_variables() -> None:
     with pytest.warns(bwm.EstimateWarning, match="quasi-random"):
         p = bent.predictive(torch.zeros(10), EMPTY)
     assert p.mean[0, 1].item() == pytest.approx(0.01, abs=1e-3)
+
+
+def test_cdfs_in_parts_are_those_at_once(monkeypatch):
+    model = StructuralModel(
+        {
+            "z": Mechanism(lambda: 0.0, noise=1.0),
+            "y": Mechanism(lambda z: z.square(), noise=0.5),
+        }
+    )
+    state = torch.tensor([[0.1, 0.7]], dtype=torch.float64)
+
+    def answers():
+        law = model.draw(1).transition(torch.zeros(1, 1, 2).double(), torch.zeros(1, 1, 0).double())
+        return law.cdf(state), law.log_prob(state, marginal=True)
+
+    whole = answers()
+    monkeypatch.setattr(pushed_law, "_CHUNK", 8)
+    torch.testing.assert_close(answers(), whole)

@@ -170,3 +170,16 @@ def test_certain_policies_are_refused(generator: torch.Generator) -> None:
         policy_value(known(**SYSTEM), lambda state, step: -state, log, **query)
     with pytest.raises(SpecError, match="at random"):
         policy_value(known(**SYSTEM), lambda state, step: bwm.Gaussian(-state), log, **query)
+
+
+def test_objectives_have_a_cost():
+    system = known(A=0.8, B=0.5, noise=0.5)
+    log = bwm.Trajectories(system.schema, state=torch.zeros(3, 3, 1), action=torch.zeros(3, 2, 1))
+    with pytest.raises(bwm.SpecError, match="objective= with cost"):
+        policy_value(
+            system,
+            lambda state, step: bwm.Gaussian(state, torch.ones_like(state)),
+            log,
+            objective=lambda state: state,  # pyright: ignore[reportArgumentType]
+            generator=torch.Generator().manual_seed(0),
+        )
