@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
+from torch.distributions import Normal
 
 from bayeswm.base.errors import SpecError, UnknownVariableError
 from bayeswm.base.schema import Schema
@@ -27,6 +28,8 @@ class Arrangement:
         The system.
     interventions : sequence of Intervention
         In the order in which they are applied.
+    replayed : bool
+        Whether the noise of the system is known, as in a counterfactual, so that laws of noise need draws of their own.
 
     Attributes
     ----------
@@ -53,7 +56,7 @@ class Arrangement:
         For a name that the system does not have, with the closest ones; for an intervention that it cannot take.
     """
 
-    def __init__(self, worlds: Worlds, interventions: Iterable[Intervention]) -> None:
+    def __init__(self, worlds: Worlds, interventions: Iterable[Intervention], *, replayed: bool = False) -> None:
         self.schema, self.sliced = worlds.schema, isinstance(worlds, StructuralWorlds)
         by_group: dict[str, list[Assignment]] = {g: [] for g in ("state", "action", "context", "noise", "parameter")}
         for one in (a for i in interventions for a in i.assignments):
@@ -63,7 +66,8 @@ class Arrangement:
         self.late = tuple(a for g in ("state", "noise", "parameter") for a in self.by_group[g] if a.when is not None)
         states = self.by_group["state"]
         early = (*self.by_group["action"], *self.by_group["context"], *(() if self.sliced else states))
-        self.carried = tuple(one for one in early if one.stochastic)
+        noises = (a for a in self.by_group["noise"] if replayed or not (self.sliced or isinstance(a.value, Normal)))
+        self.carried = tuple(one for one in (*early, *noises) if one.stochastic)
         lagged = any("[t-" in c for one in states if isinstance(one.value, Mechanism) for c in one.value.causes)
         static = isinstance(worlds, StructuralWorlds) and worlds.static and not lagged
         # a mechanism acts within a slice, and the start is not made by one
@@ -73,6 +77,9 @@ class Arrangement:
             dict.fromkeys(a.when for given in self.by_group.values() for a in given if a.when is not None)
         )
         self._check_late(static=static)
+        for one in self.by_group["noise"]:
+            if static and not one.stochastic and callable(one.value):
+                raise SpecError(f"{one.name}: expected values, a law or a shift in a slice without a past, got {one}")
         actions = {one.name for one in self.by_group["action"]}
         self.bounded = any(v.bounds is not None and v.name in actions for v in worlds.schema.action)
         self.extra = 0
@@ -158,13 +165,14 @@ class Arrangement:
             for one in given:
                 if isinstance(one.value, Mechanism) and not (self.sliced and group == "state"):
                     raise SpecError(f"{one.name}: expected a variable of a StructuralModel for a Mechanism")
-                simple = one.hard or (isinstance(one.value, Change) and one.value.additive)
-                if group == "noise" and not simple:
-                    raise SpecError(f"{one.name}: expected values or a shift for noise, got {one}")
+                if group == "noise" and isinstance(one.value, Change) and not one.value.additive:
+                    raise SpecError(f"{one.name}: expected values, a law, a callable or a shift for noise, got {one}")
                 same = isinstance(one.value, Change) or (isinstance(one.value, Tensor) and one.value.ndim <= 1)
                 if group == "parameter" and not same:
                     raise SpecError(
-                        f"{one.name}: expected a number, one for each step, or a change such as shift(0.1), got {one}"
+                        f"{one.name}: expected a number, one for each step, or a change such as shift(0.1), got {one}; "
+                        "a parameter belongs to a world and is the same in all its trajectories: for a law, give the "
+                        f"model another prior, or draw worlds and set worlds.replace({one.name}=values), one for each"
                     )
 
 

@@ -44,8 +44,9 @@ def with_changes(
     draws : mapping of Assignment to Tensor
         Of stochastic ones.
     """
-    for one in noises:
-        law = with_noise(law, one, column=columns.index(one.name.removeprefix("noise.")), step=step)
+    for name in dict.fromkeys(one.name for one in noises):
+        todo = [one for one in noises if one.name == name]
+        law = with_noise(law, todo, column=columns.index(name.removeprefix("noise.")), step=step)
     if not states:
         return law
     given = {one: one.values(step + 1).to(law.mean) for one in states if one.hard}

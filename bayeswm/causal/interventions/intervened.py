@@ -23,6 +23,7 @@ from bayeswm.causal.interventions.carrying_law import CarryingLaw
 from bayeswm.causal.interventions.chosen_law import ChosenLaw
 from bayeswm.causal.interventions.intervention import Intervention
 from bayeswm.causal.interventions.overwrite import Overwrite
+from bayeswm.causal.interventions.set_noise import settled
 from bayeswm.causal.interventions.variants import Variants
 from bayeswm.causal.structural.worlds import StructuralWorlds
 
@@ -57,7 +58,7 @@ class IntervenedWorlds(Worlds):
         self.schema = worlds.schema
         self.parameters, self.log_weight, self.exhaustive = worlds.parameters, worlds.log_weight, worlds.exhaustive
         self.state_is_measured, self.confounded = worlds.state_is_measured, worlds.confounded
-        self._plan = plan = Arrangement(worlds, self.interventions)
+        self._plan = plan = Arrangement(worlds, self.interventions, replayed=replay is not None)
         if plan.by_group["action"]:
             worlds.check_actionable()
         self.at_boundary = plan.at_boundary
@@ -151,7 +152,10 @@ class IntervenedWorlds(Worlds):
         waiting: bool = False,
     ) -> tuple[Law, Tensor | None]:
         worlds = (self._waiting if waiting else self._variants).at(step)
-        noises = self._plan.active("noise", step, waiting=waiting)
+        noises = [
+            settled(one, self.inner.state(carry), step=step, drawn=draws.get(one))
+            for one in self._plan.active("noise", step, waiting=waiting)
+        ]
         states = self._plan.active("state", step + 1, waiting=waiting)
         if isinstance(worlds, StructuralWorlds):
             inside = {"changes": states, "noise_changes": noises, "noise_size": self._own_size}

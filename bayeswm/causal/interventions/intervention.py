@@ -72,7 +72,10 @@ def do(
     * A distribution: one draw a step, in each particle. Set on a variable of a slice it is a mechanism without parents.
     * A :class:`Mechanism`, for a variable of a :class:`StructuralModel`: another cause, with the noise it had.
 
-    Parameters take a number or a change; noise takes numbers, sequences and :func:`shift`.
+    Noise takes numbers, sequences, callables, distributions and :func:`shift`. A callable sees the state before the
+    step. A distribution stands in place of the standard normal one; in a counterfactual it is drawn anew, since it
+    replaces the noise that was inferred. Parameters take a number, one for each step, or a change: a parameter belongs
+    to a world, and a law of it is a prior, or values set by ``worlds.replace``.
 
     Examples
     --------

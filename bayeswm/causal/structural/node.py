@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.distributions import Normal
 
 from bayeswm.causal.interventions.assignment import Assignment
 from bayeswm.causal.interventions.changes import Change
@@ -53,6 +54,23 @@ class Node:
     altered: tuple[Altered, ...] = ()
 
     @property
+    def bent(self) -> bool:
+        """Whether its own mechanism has the noise of a law other than a normal one."""
+        last = self._noise
+        return last is not None and last.assignment.stochastic and not isinstance(last.assignment.value, Normal)
+
+    @property
+    def noise_known(self) -> bool:
+        """Whether the noise of its own mechanism was set to a value."""
+        return self._noise is not None and self._noise.column is not None
+
+    @property
+    def _noise(self) -> Altered | None:
+        """What has replaced the noise in the end."""
+        last = [one for one in self.noise if not isinstance(one.assignment.value, Change)]
+        return last[-1] if last else None
+
+    @property
     def coordinate(self) -> int | None:
         """The noise coordinate that the variable has in the end."""
         found = self.mechanism.coordinate
@@ -62,8 +80,7 @@ class Node:
             elif one.coordinate is not None or not isinstance(one.assignment.value, Change):
                 found = one.coordinate
         own = {self.mechanism.coordinate, *(a.mechanism.coordinate for a in self.altered if a.mechanism is not None)}
-        set_by_hand = any(a.column is not None for a in self.noise)
-        return None if set_by_hand and found in own else found
+        return None if self.noise_known and found in own else found
 
 
 class Value(NamedTuple):

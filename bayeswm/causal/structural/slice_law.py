@@ -14,6 +14,7 @@ from bayeswm.base.errors import NotInvertible, SpecError
 from bayeswm.base.laws import Gaussian, Law
 from bayeswm.base.shapes import common_shape
 from bayeswm.causal.interventions.changes import Change
+from bayeswm.causal.interventions.set_noise import SetNoise
 from bayeswm.causal.structural.node import Altered, Node, Source, Value, Wired
 from bayeswm.causal.structural.pushed_law import ORDERS, Moments, PushedLaw
 from bayeswm.causal.structural.regression import DrawnRegression
@@ -86,6 +87,8 @@ class SliceLaw(PushedLaw):
                 additive = value.additive if isinstance(value, Change) else isinstance(value, Normal)
                 if not additive and one.column is None and one.mechanism is None:
                     bent.add(node.coordinate)
+            if active is not None and node.bent:
+                bent.add(node.coordinate)
             sources |= {s.column for s in (() if active is None else active.sources) if s.inside}
         found = {node.coordinate for node in self.nodes if node.column in sources} | bent
         return tuple(c for c in self.used if c in found)
@@ -196,14 +199,20 @@ class SliceLaw(PushedLaw):
             if one.mechanism is not None:
                 mechanism, altered = one.mechanism, node.altered[i + 1 :]
         found = self._mechanism(mechanism, columns)
-        for one in node.noise:
-            by = one.assignment.value.by if one.column is None else self.known[..., one.column]
-            found = found._replace(location=found.location + found.scale * by)
-            if one.column is not None:
-                found = found._replace(scale=torch.zeros_like(found.scale), coordinate=None)
+        if node.noise:
+            found = self._with_noise(found, node)
         for one in altered:
             found = self._altered(found, one, columns)
         return found
+
+    def _with_noise(self, found: Value, node: Node) -> Value:
+        given = ((a.assignment, None if a.column is None else self.known[..., a.column]) for a in node.noise)
+        offset, gain, bend = SetNoise.of(given, self.known)
+        location, scale = found.location + found.scale * offset, found.scale
+        if bend is not None and found.coordinate is not None:
+            one = torch.ones_like(scale)
+            return Value(torch.zeros_like(location), one, found.coordinate, (lambda z: location + scale * bend(z),))
+        return Value(location, scale * gain, None if node.noise_known else found.coordinate)
 
     def _altered(self, found: Value, altered: Altered, columns: list[Any]) -> Value:
         value, zero = altered.assignment.value, self.known.new_zeros(())

@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torch.distributions import Normal
+from torch.distributions import Normal, Uniform
 
 import bayeswm as bwm
 from bayeswm.causal.interventions.arrangement import Arrangement, group_of
@@ -25,6 +25,17 @@ def test_interventions_are_sorted() -> None:
 def test_nothing_is_set_at_the_start_of_a_static_slice() -> None:
     plan = Arrangement(c1().draw(1), (bwm.do(X=1.0), bwm.do(Y=Normal(0.0, 1.0))))
     assert (plan.first, plan.at_boundary, plan.extra, plan.sliced) == ((), (), 1, True)
+
+
+def test_laws_of_noise_are_drawn_ahead_where_they_have_no_coordinate() -> None:
+    def carried(worlds: bwm.Worlds, *, replayed: bool) -> list[str]:
+        name = worlds.schema.state.columns[0]
+        done = [bwm.do({f"noise.{name}": law}) for law in (Normal(0.0, 2.0), Uniform(0.0, 1.0))]
+        return [type(a.value).__name__ for a in Arrangement(worlds, done, replayed=replayed).carried]
+
+    assert carried(c1().draw(1), replayed=False) == []
+    assert carried(cart().draw(1), replayed=False) == ["Uniform"]
+    assert carried(cart().draw(1), replayed=True) == carried(c1().draw(1), replayed=True) == ["Normal", "Uniform"]
 
 
 def test_actions_are_set_column_by_column() -> None:

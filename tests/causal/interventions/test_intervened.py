@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.distributions import Normal
+from torch.distributions import Normal, Uniform
 
 import bayeswm as bwm
 from bayeswm.causal import Intervention, Mechanism, StructuralModel, clamp, counterfactual, intervene, shift
@@ -185,6 +185,80 @@ def test_noise_found_under_hard_interventions() -> None:
     torch.testing.assert_close(log_density.sum(), r.log_prob(r.particles[0, 0]), check_dtype=False)
 
 
+LAWS = [(Normal(0.5, 2.0), 0.5, 4.0), (Uniform(0.0, 3.0), 1.5, 0.75)]
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(("law", "mean", "variance"), LAWS)
+def test_a_law_of_the_noise_of_a_block(law: Any, mean: float, variance: float, generator: torch.Generator) -> None:
+    done = intervene(c3(noise=0.5), bwm.do({"noise.s": law}, steps=slice(1, 3)))
+    r = bwm.rollout(done, torch.zeros(1), torch.zeros(3, 1), particles=40_000, generator=generator)
+    first, second, third = r.particles[0, :, :, 0].unbind(-1)
+    for values, centre, spread in (
+        (first, 0.0, 0.25),
+        (second - 0.8 * first, 0.5 * mean, 0.25 * variance),
+        (third - 0.8 * second, 0.5 * mean, 0.25 * variance),
+    ):
+        assert abs(float(values.mean() - centre)) / (spread / 40_000) ** 0.5 < 4.5
+        # the kurtosis of a normal number is the largest here
+        assert abs(float(values.var() / spread - 1)) / (2 / 40_000) ** 0.5 < 4.5
+
+
+def test_a_normal_law_of_the_noise_of_a_block_is_exact() -> None:
+    done = intervene(c3(noise=0.5), bwm.do({"noise.s": Normal(0.5, 2.0)}))
+    p = done.predictive(torch.ones(1), torch.zeros(1))
+    assert (p.mean.item(), p.variance.item()) == pytest.approx((0.8 + 0.25, 1.0))
+    expected = Normal(1.05, 1.0).log_prob(torch.tensor(2.0)).item()
+    assert p.log_prob(torch.full((1, 1), 2.0)).item() == pytest.approx(expected, abs=1e-6)
+    law = done.draw(1).transition(torch.ones(1, 1, 1).double(), torch.zeros(1, 1, 1).double())
+    noise = torch.tensor([[[0.7]]]).double()
+    torch.testing.assert_close(law.abduct(law.push(noise)), noise)
+
+
+def test_noise_as_a_function_of_the_state() -> None:
+    new = paths(cart(), bwm.do({"noise.v": lambda state, step: state[..., 0] - step}, steps=slice(1, 4)))
+    x, v = START[0].expand(4), START[1].expand(4)
+    for t in range(5):
+        w = STEP_NOISE[0, :, t]
+        z = x - t if 1 <= t < 4 else w[:, 1]
+        x, v = x + v + 0.1 * w[:, 0], 0.9 * v + (FORCE[t, 0] + 0.5) / 2 + 0.1 * z
+        equal(new[:, t + 1, :2], torch.stack((x, v), -1))
+
+
+def test_a_law_of_noise_from_an_event_on() -> None:
+    done = bwm.do({"noise.v": Normal(1.0, 3.0)}, when=passed)
+    new = paths(cart(noise=1.0), done)
+    x, v, on = START[0].expand(4), START[1].expand(4), torch.zeros(4, dtype=torch.bool)
+    for t in range(5):
+        on = on | (x > 2)
+        w = STEP_NOISE[0, :, t]
+        x, v = x + v + w[:, 0], 0.9 * v + (FORCE[t, 0] + 0.5) / 2 + torch.where(on, 1 + 3 * w[:, 1], w[:, 1])
+        equal(new[:, t + 1, :2], torch.stack((x, v), -1))
+    assert 0 < int(on.sum())
+
+
+@pytest.mark.statistical
+@pytest.mark.parametrize(("law", "mean", "variance"), LAWS)
+def test_a_law_of_noise_is_drawn_anew_in_a_counterfactual(
+    law: Any, mean: float, variance: float, generator: torch.Generator
+) -> None:
+    done = bwm.do({"noise.X": law})
+    found = counterfactual(
+        c1(), observed(c1(), [[1.0, 2.0, 0.5]]), done, particles=40_000, generator=generator
+    ).predictive.particles[0, :, 0, 0]
+    # Z = 0.5 and the noise of Y, 1 - 2 2 + 3 0.5 = -1.5, are kept
+    y, x, z = found.unbind(-1)
+    equal(z, torch.full_like(z, 0.5))
+    torch.testing.assert_close(y, 2 * x - 3.0)
+    assert abs(float(x.mean() - 0.5 - mean)) / (variance / 40_000) ** 0.5 < 4.5
+    assert abs(float(x.var() / variance - 1)) / (2 / 40_000) ** 0.5 < 4.5
+    seen = bwm.Trajectories(c3().schema, state=[[[0.0], [1.0]]], action=[[[0.0]]])
+    block = counterfactual(c3(), seen, bwm.do({"noise.s": law}), particles=40_000, generator=generator)
+    s = block.predictive.particles[0, :, 0, 0, 0]
+    assert abs(float(s.mean() - mean)) / (variance / 40_000) ** 0.5 < 4.5
+    assert abs(float(s.var() / variance - 1)) / (2 / 40_000) ** 0.5 < 4.5
+
+
 def test_the_collection_keeps_its_interventions() -> None:
     structure = bwm.structures.Pendulum(mass=torch.distributions.LogNormal(0.0, 0.2))
     model = intervene(bwm.KnownDynamics(structure=structure), bwm.do(torque=1.0))
@@ -208,11 +282,17 @@ WRONG = [
     (bwm.do(mas=1.0), bwm.UnknownVariableError, "mass"),
     (bwm.do(x=Mechanism(lambda v: v)), bwm.SpecError, "StructuralModel"),
     (bwm.do(mass=Normal(1.0, 0.1)), bwm.SpecError, "a number, one for each step, or a change"),
+    (
+        bwm.do(mass=Normal(1.0, 0.1)),
+        bwm.SpecError,
+        r"another prior, or draw worlds and set worlds\.replace\(mass=values",
+    ),
     (bwm.do(mass=lambda s, t: s[..., 0]), bwm.SpecError, "a number, one for each step, or a change"),
     (bwm.do(mass=torch.ones(4, 5)), bwm.SpecError, "a number, one for each step, or a change"),
     (bwm.do(mass=[2.0] * 4), bwm.SpecError, "for step 4"),
     (bwm.do(mass=[2.0] * 6), bwm.SpecError, r"within 0\.\.4"),
-    (bwm.do({"noise.x": lambda s, t: s[..., 0]}), bwm.SpecError, "values or a shift"),
+    (bwm.do({"noise.x": clamp(low=0.0)}), bwm.SpecError, "values, a law, a callable or a shift"),
+    (bwm.do({"noise.x": lambda s, t: s}), bwm.SpecError, "one value for each state"),
     (bwm.do({"x": 1.0}, steps=6), bwm.SpecError, r"within 0\.\.5"),
     (bwm.do({"force": 1.0}, steps=5), bwm.SpecError, r"within 0\.\.4"),
     (bwm.do(force=[1.0, 2.0]), bwm.SpecError, "for step 2"),

@@ -1,8 +1,9 @@
 import itertools
+from typing import Any
 
 import pytest
 import torch
-from torch.distributions import Normal
+from torch.distributions import LogNormal, Normal, Uniform
 
 import bayeswm as bwm
 from bayeswm.base import MultivariateGaussian, StructureWorlds
@@ -18,6 +19,10 @@ DO = [
     (bwm.do(X=Mechanism(lambda Z: 1.5 * Z)), 0.0, 0.25),
     (bwm.do({"noise.X": 1.0}), 2.0, 1.25),
     (bwm.do({"noise.X": bwm.causal.shift(1.0)}), 2.0, 5.25),
+    # X = Z + 2 z and Y = 2 X - 3 Z + 0.5 e = -Z + 4 z + 0.5 e
+    (bwm.do({"noise.X": Normal(0.0, 2.0)}), 0.0, 17.25),
+    (bwm.do({"noise.X": Normal(1.5, 2.0)}), 3.0, 17.25),
+    (bwm.do({"noise.X": Normal(1.5, 2.0), "X": bwm.causal.shift(1.0)}), 5.0, 17.25),
 ]
 
 
@@ -32,6 +37,66 @@ def test_every_kind_of_intervention_inside_a_slice_is_exact(
     p = one_slice(c1(), intervention)
     assert p.mean[0, 0].item() == pytest.approx(mean, abs=1e-9)
     assert p.variance[0, 0].item() == pytest.approx(variance, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("values", "mean", "variance"),
+    [
+        ((Normal(5.0, 2.0), 1.0), 2.0, 1.25),
+        ((1.0, 2.0), 4.0, 1.25),
+        ((1.0, bwm.causal.shift(0.5)), 3.0, 1.25),
+        ((bwm.causal.shift(0.5), 1.0), 2.0, 1.25),
+        ((1.0, Normal(0.0, 2.0), bwm.causal.shift(0.5)), 1.0, 17.25),
+        ((Uniform(0.0, 1.0), Normal(0.0, 2.0)), 0.0, 17.25),
+    ],
+)
+def test_interventions_on_one_noise_are_applied_in_turn(values: tuple[Any, ...], mean: float, variance: float) -> None:
+    p = one_slice(c1(), *(bwm.do({"noise.X": v}) for v in values))
+    assert p.mean[0, 0].item() == pytest.approx(mean, abs=1e-9)
+    assert p.variance[0, 0].item() == pytest.approx(variance, abs=1e-9)
+
+
+def test_a_normal_law_of_noise_keeps_density_and_inverse(generator: torch.Generator) -> None:
+    start = torch.zeros(1, 1, 3).double()
+    law = intervene(c1(), bwm.do({"noise.X": Normal(0.5, 2.0)})).draw(1).transition(start, EMPTY.double())
+    noise = torch.randn(1, 1, 3, generator=generator, dtype=torch.float64)
+    x = law.push(noise)
+    torch.testing.assert_close(law.abduct(x), noise)
+    joint = MultivariateGaussian(law.mean, torch.linalg.cholesky(law.covariance))
+    torch.testing.assert_close(law.log_prob(x), joint.log_prob(x))
+    assert x[0, 0, 1].item() == pytest.approx((x[0, 0, 2] + 0.5 + 2 * noise[0, 0, 1]).item())
+
+
+def test_a_law_of_noise_that_is_not_normal(generator: torch.Generator) -> None:
+    start = torch.zeros(1, 1, 3).double()
+    law = intervene(c1(), bwm.do({"noise.X": LogNormal(0.0, 0.5)})).draw(1).transition(start, EMPTY.double())
+    mean, variance = LogNormal(0.0, 0.5).mean.item(), LogNormal(0.0, 0.5).variance.item()
+    # X = Z + u and Y = -Z + 2 u + 0.5 e, u independent of Z
+    torch.testing.assert_close(law.mean[0, 0], torch.tensor([2 * mean, mean, 0.0]).double(), rtol=1e-6, atol=1e-9)
+    cov = torch.tensor(
+        [[4 * variance + 1.25, 2 * variance - 1, -1.0], [2 * variance - 1, variance + 1, 1.0], [-1.0, 1.0, 1.0]]
+    )
+    torch.testing.assert_close(law.covariance[0, 0], cov.double(), rtol=1e-5, atol=1e-9)
+    noise = torch.randn(1, 1, 3, generator=generator, dtype=torch.float64)
+    x = law.push(noise)[0, 0]
+    assert x[1].item() == pytest.approx((x[2] + (0.5 * noise[0, 0, 1]).exp()).item(), rel=1e-6)
+    with pytest.raises(bwm.SpecError, match="joint density"):
+        law.log_prob(x.view(1, 1, 3))
+    with pytest.raises(bwm.NotInvertible):
+        law.abduct(x.view(1, 1, 3))
+
+
+def test_noise_as_a_function_of_the_slice_before() -> None:
+    start = torch.tensor([0.0, 0.0, 2.0])
+    p = one_slice(c1(), bwm.do({"noise.X": 1.0}))
+    assert p.variance[0, 1].item() == pytest.approx(1.0)
+    # s = 0.9 s[t-1] + 0.5 a + e + 0.1 noise, the noise is 3 s[t-1] in step 0
+    done = intervene(c2(), bwm.do({"noise.s": lambda state, step: 3.0 * state[..., 2] + step}))
+    plain, found = (m.predictive(start, EMPTY) for m in (c2(), done))
+    assert (found.mean - plain.mean)[0].tolist() == pytest.approx([0.0, 0.0, 0.6])
+    assert (plain.variance - found.variance)[0].tolist() == pytest.approx([0.0, 0.0, 0.01])
+    with pytest.raises(bwm.SpecError, match="without a past"):
+        one_slice(c1(), bwm.do({"noise.X": lambda state, step: state[..., 0]}))
 
 
 def test_seeing_is_not_doing() -> None:
