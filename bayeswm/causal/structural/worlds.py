@@ -167,7 +167,7 @@ class StructuralWorlds(MarkovWorlds):
                 if one.hard:
                     known.append(one.values(at).to(carry).expand(lead)[..., None])
                     found, width = Altered(one, column=width), width + 1
-                elif one.stochastic:
+                elif one.stochastic and into is altered:  # a law of noise has the mechanism's own coordinate
                     found, extra = Altered(one, coordinate=extra), extra + 1
                 elif isinstance(one.value, Mechanism):
                     wired, fresh = self.wired(one.value, name, extra=extra)

@@ -234,7 +234,7 @@ def test_a_law_of_noise_from_an_event_on() -> None:
         w = STEP_NOISE[0, :, t]
         x, v = x + v + w[:, 0], 0.9 * v + (FORCE[t, 0] + 0.5) / 2 + torch.where(on, 1 + 3 * w[:, 1], w[:, 1])
         equal(new[:, t + 1, :2], torch.stack((x, v), -1))
-    assert 0 < int(on.sum())
+    assert int(on.sum()) > 0
 
 
 @pytest.mark.statistical
