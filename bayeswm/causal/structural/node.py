@@ -60,6 +60,18 @@ class Node:
         return last is not None and last.assignment.stochastic and not isinstance(last.assignment.value, Normal)
 
     @property
+    def drawn(self) -> bool:
+        """Whether the variable is in the end made of a draw of a law other than a normal one."""
+        own = self.bent
+        for one in self.altered:
+            law = one.assignment.value
+            if one.mechanism is not None:
+                own = self.bent
+            elif not isinstance(law, Change):
+                own = one.assignment.stochastic and not isinstance(law, Normal)
+        return own
+
+    @property
     def noise_known(self) -> bool:
         """Whether the noise of its own mechanism was set to a value."""
         return self._noise is not None and self._noise.column is not None

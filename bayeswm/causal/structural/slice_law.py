@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, override
 
@@ -145,6 +145,10 @@ class SliceLaw(PushedLaw):
     @override
     def log_prob(self, state: Tensor, *, marginal: bool = False, tolerance: float | None = None) -> Tensor:
         if marginal:
+            if drawn := [node for node in self.nodes if node.drawn]:
+                raise SpecError(
+                    f"expected normal noise for a density, got {self._changed(drawn)}; use cdf or particles"
+                )
             return self.marginal_log_prob(state)
         law, coordinates = self.by_parents(state)
         if coordinates is None:
@@ -189,8 +193,8 @@ class SliceLaw(PushedLaw):
             value = change(value)
         return value, found
 
-    def _changed(self) -> str:
-        return ", ".join(repr(a.assignment) for node in self.nodes for a in node.altered)
+    def _changed(self, nodes: Sequence[Node] | None = None) -> str:
+        return ", ".join(repr(a.assignment) for node in nodes or self.nodes for a in (*node.noise, *node.altered))
 
     def value_of(self, node: Node, columns: list[Any]) -> Value:
         """Return what a variable is given those before it, by their columns."""

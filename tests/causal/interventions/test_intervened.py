@@ -360,9 +360,16 @@ SOFT = {
         (bwm.do({"v": 0.0, "noise.x": shift(1.0), "mass": 3.0}, when=lambda state, step: state[..., 0] > 1),),
         ("history_leads_to_state",),
     ),
+    "normal noise": ((bwm.do({"noise.v": Normal(0.5, 2.0)}),), ()),
+    # what was recorded had noise in x
+    "feedback in the noise": ((bwm.do({"noise.x": lambda state, step: -state[..., 0]}),), ("history_leads_to_state",)),
     # draws are in no measurement
     "law": (
         (bwm.do(force=Normal(0.0, 1.0)),),
+        ("filter_follows_measurements", "smoothed_noise_replays", "history_leads_to_state"),
+    ),
+    "law of noise": (
+        (bwm.do({"noise.v": Uniform(0.0, 1.0)}),),
         ("filter_follows_measurements", "smoothed_noise_replays", "history_leads_to_state"),
     ),
 }

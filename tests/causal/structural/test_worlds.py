@@ -82,8 +82,13 @@ def test_a_law_of_noise_that_is_not_normal(generator: torch.Generator) -> None:
     assert x[1].item() == pytest.approx((x[2] + (0.5 * noise[0, 0, 1]).exp()).item(), rel=1e-6)
     with pytest.raises(bwm.SpecError, match="joint density"):
         law.log_prob(x.view(1, 1, 3))
-    with pytest.raises(bwm.NotInvertible):
+    with pytest.raises(bwm.SpecError, match="normal noise for a density, got noise"):
+        law.log_prob(x.view(1, 1, 3), marginal=True)
+    with pytest.raises(bwm.NotInvertible, match="additive noise"):
         law.abduct(x.view(1, 1, 3))
+    set_by_hand = intervene(c1(), bwm.do({"noise.X": LogNormal(0.0, 0.5), "X": 1.0})).draw(1)
+    y = set_by_hand.transition(start, EMPTY.double())
+    assert y.log_prob(torch.zeros(1, 1, 3).double(), marginal=True)[0, 0, 2].item() == pytest.approx(-0.9189, abs=1e-4)
 
 
 def test_noise_as_a_function_of_the_slice_before() -> None:
