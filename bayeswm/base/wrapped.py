@@ -50,6 +50,10 @@ class WrappedWorlds(Worlds):
         return self.inner.start(belief, context, noise)
 
     @override
+    def comparable(self, trajectories: Trajectories) -> Trajectories:
+        return self.inner.comparable(trajectories)
+
+    @override
     def initial_noise_size(self, belief: Belief) -> int:
         return self.inner.initial_noise_size(belief)
 

@@ -14,7 +14,7 @@ from bayeswm.base.errors import SpecError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief, Worlds
-from bayeswm.causal.confounding.log import with_context
+from bayeswm.causal.confounding.log import without_recorded
 from bayeswm.causal.effects.branches import Branches
 from bayeswm.causal.effects.effect import check_level
 from bayeswm.causal.interventions.intervened import IntervenedWorlds
@@ -191,8 +191,7 @@ def reference_of(worlds: Worlds, logged: Trajectories, *, level: float) -> tuple
     check_level(level)
     if isinstance(worlds, IntervenedWorlds):
         raise SpecError("expected the system as it was logged, got one under interventions; give intervention=")
-    if set(worlds.schema.context.names) < set(logged.schema.context.names):  # recorded only: see CausalDynamics
-        logged = with_context(logged, worlds.schema)
+    logged = without_recorded(logged, worlds.schema)
     worlds.schema.check_same(logged.schema, who="the model")
     rows = logged.transitions()
     # what is set in a slice is part of the slice that it leads to
