@@ -13,7 +13,7 @@ from bayeswm.base.errors import ConfoundedError, SpecError, UnknownVariableError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Structure
-from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.trajectories import Trajectories, check_trajectories
 from bayeswm.base.worlds import Worlds
 from bayeswm.causal.confounding.behavioural import BehaviouralDynamics
 from bayeswm.causal.confounding.choice import plan_for
@@ -182,6 +182,7 @@ class CausalDynamics(DynamicsModel):
         FitWarning
             If instruments are weak: their F statistic is below 10.
         """
+        check_trajectories(trajectories)
         schema, names = trajectories.schema, self.graph.with_latent([]).variables
         recorded = [v.name for v in schema.context if v.name in names]
         if unknown := [name for name in self.proxy_error or () if name not in recorded]:

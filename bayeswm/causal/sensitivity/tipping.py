@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.trajectories import Trajectories, check_trajectories
 from bayeswm.base.worlds import Worlds
 from bayeswm.causal.confounding.log import without_recorded
 from bayeswm.causal.effects.effect import check_level
@@ -79,6 +79,7 @@ def least_strength(
 ) -> Sensitivity:
     """Find the least strength at which an answer (worlds,) changes its sign: a grid first, then bisection."""
     check_level(level)
+    check_trajectories(logged)
     refuse_corrected(worlds)
     behaviour, weight = fit_behaviour(without_recorded(logged, worlds.schema)), worlds.weight
 

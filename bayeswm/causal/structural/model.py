@@ -17,7 +17,7 @@ from bayeswm.base.random import global_rng, make_generator, spawn_seeds
 from bayeswm.base.saving import plain
 from bayeswm.base.schema import Schema, Variable
 from bayeswm.base.structure import Structure
-from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.trajectories import Trajectories, check_trajectories
 from bayeswm.base.worlds import Worlds
 from bayeswm.causal.structural.joint_worlds import joint_worlds
 from bayeswm.causal.structural.learned import Learned
@@ -164,6 +164,7 @@ class StructuralModel(DynamicsModel):
         SpecError, DataError, FitError
             For variables that do not fit, and as the families say.
         """
+        check_trajectories(trajectories)
         self._schema.check_same(trajectories.schema, who="the structural model")
         count = len(self._regressions)
         seeds: list[int] | list[None] = [None] * count

@@ -12,7 +12,7 @@ from torch import Tensor
 from bayeswm.base.along import Policy
 from bayeswm.base.errors import SpecError
 from bayeswm.base.model import DynamicsModel
-from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.trajectories import Trajectories, check_trajectories
 from bayeswm.base.worlds import Belief, Worlds
 from bayeswm.causal.confounding.log import without_recorded
 from bayeswm.causal.effects.branches import Branches
@@ -189,6 +189,7 @@ def reference_of(worlds: Worlds, logged: Trajectories, *, level: float) -> tuple
         For worlds under interventions, and a log of other variables or of a single step.
     """
     check_level(level)
+    check_trajectories(logged)
     if isinstance(worlds, IntervenedWorlds):
         raise SpecError("expected the system as it was logged, got one under interventions; give intervention=")
     logged = without_recorded(logged, worlds.schema)

@@ -14,7 +14,7 @@ from bayeswm.base.errors import FitError, SpecError, SupportWarning
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import warn_caller
 from bayeswm.base.random import spawn_seeds
-from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.trajectories import Trajectories, check_trajectories
 from bayeswm.causal.sensitivity.behaviour import LinearBehaviour, fit_behaviour
 from bayeswm.causal.sensitivity.omitted_variable import critical_value
 from bayeswm.causal.support.chosen_by import views
@@ -159,6 +159,7 @@ def policy_value(
     if not callable(getattr(objective, "cost", None)):
         kind = type(objective).__name__
         raise SpecError(f"expected objective= with cost(states, actions, context), as planning.Objective, got {kind}")
+    check_trajectories(logged)
     asked, chose = views(model, logged)
     if chose is not asked and behaviour is not None and not isinstance(behaviour, LinearBehaviour):
         names = [name for name in chose.schema.context.names if name not in asked.schema.context.names]

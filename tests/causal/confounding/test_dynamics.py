@@ -291,3 +291,8 @@ def test_its_own_log_is_held_against_what_was_logged():
     bwm.diagnostics.calibration(model, c2_log(400), horizon=1, worlds=4)
     hidden = fitted(c2_log(400, "z"), graph=TimeGraph([*STATE, ("z[t]", "z[t+1]")], BOW))
     bwm.diagnostics.calibration(hidden.behavioural, c2_log(400, "z"), horizon=1, worlds=4)
+
+
+def test_what_is_no_recorded_data_is_refused():
+    with pytest.raises(SpecError, match="expected Trajectories, got dict; make them by"):
+        CausalDynamics(C2, dynamics=affine("e")).fit({"s": [0.0]})  # pyright: ignore[reportArgumentType]

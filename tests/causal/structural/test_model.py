@@ -80,3 +80,8 @@ def test_repr_says_who_depends_on_whom():
         {"z": Mechanism(lambda: 0.0), "x": Mechanism(lambda z: z), "y": Mechanism(lambda a, b: a + b, ("x", "z[t-1]"))}
     )
     assert repr(model) == "StructuralModel(z; x <- z; y <- x, z[t-1])"
+
+
+def test_what_is_no_recorded_data_is_refused() -> None:
+    with pytest.raises(bwm.SpecError, match="expected Trajectories, got dict; make them by"):
+        c1().fit({"X": [0.0]})  # pyright: ignore[reportArgumentType]
