@@ -90,6 +90,10 @@ class WrappedWorlds(Worlds):
     def smooth(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> tuple[Noise, Tensor]:
         return self.inner.smooth(trajectory, generator=generator)
 
+    @override
+    def beginning(self, trajectory: Trajectories) -> Law:
+        return self.inner.beginning(trajectory)
+
     @property
     @override
     def maps_forecasts(self) -> bool:
