@@ -89,7 +89,7 @@ def test_what_is_no_recorded_data_is_refused() -> None:
         c1().fit({"X": [0.0]})  # pyright: ignore[reportArgumentType]
 
 
-def test_parameters_are_where_the_learned_mechanisms_are() -> None:
+def test_parameters_are_where_the_learned_mechanisms_are(generator: torch.Generator) -> None:
     """Meta tensors have a device and no values, so that this needs no other device."""
     line = bwm.structures.Linear(c=Normal(0.0, 1.0))
     linear = bwm.BayesianDynamics(structure=line, inference=bwm.inference.Conjugate())
@@ -97,21 +97,21 @@ def test_parameters_are_where_the_learned_mechanisms_are() -> None:
         {"X": Learned(linear), "Y": Mechanism(lambda X, gain, rate: gain * X + rate, ("X", "gain", "rate"), noise=1.0)},
         parameters={"gain": Normal(0.0, 1.0), "rate": 2.0},
     )
-    log = bwm.Trajectories(model.schema, state=torch.randn(20, 2, 2).double())
+    log = bwm.Trajectories(model.schema, state=torch.randn(20, 2, 2, generator=generator).double())
     model.fit(log, seed=0, progress=False)
-    generator = torch.Generator().manual_seed(0)
     inside = {k: m.draw(3, generator=generator).to("meta") for k, m in model.regressions.items()}
     drawn = model._draw(inside, 3, generator=generator)
     assert {str(drawn.parameters[k].device) for k in ("gain", "rate")} == {"meta"}
     assert str(drawn.log_weight.device) == "meta"
 
 
-def test_bounds_are_warned_of_when_the_log_is_made_and_not_again(tmp_path: Path) -> None:
+def test_bounds_are_warned_of_when_the_log_is_made_and_not_again(tmp_path: Path, generator: torch.Generator) -> None:
+    state, action = (torch.randn(30, n, 1, generator=generator).double() for n in (6, 5))
     schema = bwm.Schema(
         state=[bwm.Variable("s", bounds=(-1, 1))], action=[bwm.Variable("a", bounds=(-1, 1))], time_step=1.0
     )
     with pytest.warns(bwm.base.DataWarning, match="outside its bounds"):
-        log = bwm.Trajectories(schema, state=torch.randn(30, 6, 1).double(), action=torch.randn(30, 5, 1).double())
+        log = bwm.Trajectories(schema, state=state, action=action)
     linear = bwm.BayesianDynamics(structure=bwm.structures.Linear(), inference=bwm.inference.Conjugate())
     model = StructuralModel({"s": Learned(linear, ("s[t-1]", "a"))}, schema=schema)
     # warnings are errors in tests
