@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -206,6 +207,14 @@ def check_values(schema: Schema, arrays: Mapping[str, Tensor | None], *, allow_m
         if variables is not None:
             _check_kinds(variables, table, inside, name=name)
             _count_outside(variables, table, inside, name=name)
+
+
+@contextmanager
+def bounds_were_checked() -> Iterator[None]:
+    """Leave out warnings of values outside their bounds: the data were checked when they were made."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", r".* outside its bounds ", DataWarning)
+        yield
 
 
 def _check_kinds(variables: Variables, table: Tensor, inside: Tensor, *, name: str) -> None:

@@ -499,6 +499,27 @@ class Trajectories:
         return replace_schema(self, schema)
 
 
+def check_trajectories(given: object) -> None:
+    """Refuse what is no recorded data.
+
+    Raises
+    ------
+    SpecError
+        Naming what came.
+
+    Examples
+    --------
+    >>> check_trajectories({"speed": [0.0, 1.0]})
+    Traceback (most recent call last):
+    ...
+    bayeswm.base.errors.SpecError: expected Trajectories, got dict; make them by Trajectories(schema, state=..., ...)
+    """
+    if not isinstance(given, Trajectories):
+        raise SpecError(
+            f"expected Trajectories, got {type(given).__name__}; make them by Trajectories(schema, state=..., ...)"
+        )
+
+
 def replace_schema(trajectories: Trajectories, schema: Schema) -> Trajectories:
     """Return the trajectories under another schema, unchecked."""
     return trajectories._like(schema)

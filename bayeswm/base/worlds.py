@@ -161,6 +161,17 @@ class Worlds(ABC):
         """
         raise SpecError(f"{type(self).__name__} does not say how {len(trajectory)} episode(s) began")
 
+    def comparable(self, trajectories: Trajectories) -> Trajectories:
+        """Return recorded data as forecasts of these worlds are held against them.
+
+        Raises
+        ------
+        SpecError
+            If they do not fit.
+        """
+        self.schema.check_same(trajectories.schema, who="the model")
+        return trajectories
+
     def initial_noise_size(self, belief: Belief) -> int:
         """Return the number of noise coordinates that :meth:`start` takes for this belief."""
         return belief.noise_size if isinstance(belief, Law) else 0

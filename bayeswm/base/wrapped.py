@@ -50,6 +50,10 @@ class WrappedWorlds(Worlds):
         return self.inner.start(belief, context, noise)
 
     @override
+    def comparable(self, trajectories: Trajectories) -> Trajectories:
+        return self.inner.comparable(trajectories)
+
+    @override
     def initial_noise_size(self, belief: Belief) -> int:
         return self.inner.initial_noise_size(belief)
 
@@ -85,6 +89,10 @@ class WrappedWorlds(Worlds):
     @override
     def smooth(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> tuple[Noise, Tensor]:
         return self.inner.smooth(trajectory, generator=generator)
+
+    @override
+    def beginning(self, trajectory: Trajectories) -> Law:
+        return self.inner.beginning(trajectory)
 
     @property
     @override

@@ -258,7 +258,7 @@ def forecast(
     """
     generator = make_generator(seed)
     drawn = model if isinstance(model, Worlds) else model.draw(worlds, generator=generator)
-    drawn.schema.check_same(trajectories.schema, who="the model")
+    trajectories = drawn.comparable(trajectories)
     if drawn.state_is_measured:
         windows, past = _from_known_state(trajectories.windows(horizon, stride=stride)), None
         if history:

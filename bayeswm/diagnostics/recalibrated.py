@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import SpecError
+from bayeswm.base.laws import Law
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import Predictive
 from bayeswm.base.random import standard_normal
@@ -46,6 +47,20 @@ class RecalibratedWorlds(WrappedWorlds):
     @override
     def finish(self, predictive: Predictive) -> Predictive:
         return self.outcome_map(super().finish(predictive))
+
+    @override
+    def beginning(self, trajectory: Trajectories) -> Law:
+        """Refuse: a replay of noise that was found is no forecast, and the map would move and stretch it.
+
+        Raises
+        ------
+        SpecError
+            Always.
+        """
+        raise SpecError(
+            f"expected worlds whose forecasts are not mapped, to replay {len(trajectory)} hidden episode(s), "
+            "got recalibrated ones: their map is of forecasts; ask .model, the model inside"
+        )
 
     @override
     def log_likelihood(self, carry: Any, measurements: Tensor, actions: Tensor, context: Tensor) -> Tensor:

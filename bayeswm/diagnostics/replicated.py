@@ -66,7 +66,7 @@ def replicate(worlds: Worlds, trajectories: Trajectories, *, generator: torch.Ge
     >>> [part.shape for part in replicate(model.draw(1), data, generator=torch.Generator())]
     [torch.Size([1, 3, 6, 2])]
     """
-    worlds.schema.check_same(trajectories.schema, who="the model")
+    trajectories = worlds.comparable(trajectories)
     measured = worlds.state_is_measured
     seen = recorded(worlds, trajectories)
     begin = seen[:, 0]

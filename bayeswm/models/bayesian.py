@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Normal
 
+from bayeswm.base.arrays import bounds_were_checked
 from bayeswm.base.errors import SpecError, UnknownVariableError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.priors import decode, encode, positive
@@ -489,7 +490,8 @@ class BayesianDynamics(DynamicsModel):
         def group(name: str) -> dict[str, Tensor]:
             return {k.removeprefix(f"{name}."): v.clone() for k, v in tensors.items() if k.startswith(f"{name}.")}
 
-        model._data = Trajectories(Schema.from_dict(config["schema"]), **group("data"), allow_missing=True)
+        with bounds_were_checked():
+            model._data = Trajectories(Schema.from_dict(config["schema"]), **group("data"), allow_missing=True)
         model._specification = Specification(
             structure,
             likelihood,

@@ -64,3 +64,9 @@ def test_what_does_not_say_what_actions_do_is_passed_on():
     assert Same(worlds).confounded == "a cause was not recorded"
     with pytest.raises(bwm.ConfoundedError, match="a cause was not recorded"):
         Same(worlds).check_actionable()
+
+
+def test_how_episodes_began_is_what_the_worlds_inside_say():
+    worlds = bwm.KnownDynamics(structure=bwm.structures.Pendulum(), noise=0.1, sensor_noise=0.2).draw(1)
+    data = bwm.Trajectories(worlds.schema, state=torch.ones(2, 3, 2), action=torch.zeros(2, 2, 1))
+    assert torch.equal(Same(worlds).beginning(data).mean, worlds.beginning(data).mean)

@@ -210,3 +210,12 @@ def test_what_a_recalibrated_model_does_not_do() -> None:
         warnings.simplefilter("error")
         tree = model.to_datatree(data, draws=8)
     assert "posterior" in tree.children
+
+
+def test_a_hidden_past_is_not_replayed() -> None:
+    """A counterfactual is no forecast: the map would stretch what is left open of the noise, and move its mean."""
+    seen = bwm.KnownDynamics(structure=bwm.structures.Pendulum(), noise=0.05, sensor_noise=0.1)
+    data = bwm.Trajectories(seen.schema, state=torch.zeros(1, 3, 2), action=torch.zeros(1, 2, 1))
+    worlds = RecalibratedModel(seen, maps(2.0)["stretch"]).draw(1)
+    with pytest.raises(bwm.SpecError, match=r"ask \.model, the model inside"):
+        bwm.causal.counterfactual(worlds, data, bwm.do(torque=1.0), generator=torch.Generator().manual_seed(0))

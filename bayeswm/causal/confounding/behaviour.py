@@ -8,6 +8,7 @@ import warnings
 import torch
 from torch import Tensor
 
+from bayeswm.base.arrays import bounds_were_checked
 from bayeswm.base.errors import DataWarning
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.schema import Schema, Variables
@@ -52,7 +53,8 @@ def fit_action_model(
     index = [s.action.column(a) for a in actions]
     after = public.action[inside][:, index]
     rows = torch.stack((torch.zeros_like(after), after), 1)
-    log = Trajectories(schema, state=rows, context=context)
+    with bounds_were_checked():
+        log = Trajectories(schema, state=rows, context=context)
     with warnings.catch_warnings():
         # the state before is 0 on purpose
         warnings.filterwarnings("ignore", "constant input column", DataWarning)

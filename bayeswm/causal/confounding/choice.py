@@ -7,6 +7,8 @@ from functools import partial
 from itertools import combinations
 
 from bayeswm.base.errors import UnknownVariableError
+from bayeswm.base.schema import Schema, Variables
+from bayeswm.causal.confounding.log import same_but
 from bayeswm.causal.confounding.slices import Slices, lasting, subsets
 from bayeswm.causal.confounding.strategies import (
     Adjusted,
@@ -110,3 +112,21 @@ def _persistent(graph: TimeGraph, seen: Slices) -> Persistent | None:
         if shown.composes and shown.adjusted(()) == Unconfounded():
             return Persistent(chosen)
     return None
+
+
+def plan_for(graph: TimeGraph, schema: Schema) -> tuple[Strategy, Schema]:
+    """Return the way for a log's variables, and the schema of the model: without context that the graph names.
+
+    Examples
+    --------
+    >>> from bayeswm.base.schema import Variable
+    >>> graph = TimeGraph([("s[t]", "s[t+1]"), ("a[t]", "s[t+1]"), ("e[t]", "a[t]"), ("e[t]", "s[t+1]")])
+    >>> log = Schema(state=[Variable("s")], action=[Variable("a")], context=[Variable("e")], time_step=1.0)
+    >>> strategy, public = plan_for(graph, log)
+    >>> strategy, public.context.names
+    (Adjusted(by=('e',)), ())
+    """
+    names = graph.with_latent([]).variables
+    recorded = [v.name for v in schema.context if v.name in names]
+    strategy = choose_strategy(graph, state=schema.state.names, action=schema.action.names, recorded=recorded)
+    return strategy, same_but(schema, context=Variables(v for v in schema.context if v.name not in recorded))

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from bayeswm.base.errors import ConfoundedError, SpecError, UnknownVariableError
 from bayeswm.base.model import DynamicsModel
-from bayeswm.base.schema import Schema, Variables
+from bayeswm.base.schema import Schema
 from bayeswm.base.structure import Structure
-from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.trajectories import Trajectories, check_trajectories
 from bayeswm.base.worlds import Worlds
 from bayeswm.causal.confounding.behavioural import BehaviouralDynamics
-from bayeswm.causal.confounding.choice import choose_strategy
+from bayeswm.causal.confounding.choice import plan_for
 from bayeswm.causal.confounding.learned import Causes, learn_causes
-from bayeswm.causal.confounding.log import Recipe, same_but
+from bayeswm.causal.confounding.log import Recipe
 from bayeswm.causal.confounding.mechanisms import Given, structural_of
 from bayeswm.causal.confounding.strategies import Persistent, Strategy, Unconfounded, Unidentified
 from bayeswm.causal.graphs.time_graph import TimeGraph
@@ -182,12 +182,12 @@ class CausalDynamics(DynamicsModel):
         FitWarning
             If instruments are weak: their F statistic is below 10.
         """
+        check_trajectories(trajectories)
         schema, names = trajectories.schema, self.graph.with_latent([]).variables
         recorded = [v.name for v in schema.context if v.name in names]
         if unknown := [name for name in self.proxy_error or () if name not in recorded]:
             raise UnknownVariableError.of(unknown[0], recorded)
-        strategy = choose_strategy(self.graph, state=schema.state.names, action=schema.action.names, recorded=recorded)
-        public = same_but(schema, context=Variables(v for v in schema.context if v.name not in recorded))
+        strategy, public = plan_for(self.graph, schema)
         causes, whole = learn_causes(
             Recipe(strategy, public, schema),
             trajectories,

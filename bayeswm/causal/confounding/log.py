@@ -39,6 +39,23 @@ def with_context(trajectories: Trajectories, schema: Schema) -> Trajectories:
     return replace_schema(trajectories._like(context=context), same_but(old, context=schema.context))
 
 
+def without_recorded(trajectories: Trajectories, schema: Schema) -> Trajectories:
+    """Return trajectories without context that a model does not ask for; unchanged where other variables differ.
+
+    Such columns were recorded only: they told a :class:`CausalDynamics` of hidden causes.
+
+    Examples
+    --------
+    >>> from bayeswm.base.schema import Schema, Variable
+    >>> wide = Schema(state=[Variable("s")], context=[Variable("e")], time_step=1.0)
+    >>> data = Trajectories(wide, state=torch.zeros(1, 3, 1), context=torch.ones(1, 1))
+    >>> without_recorded(data, Schema(state=[Variable("s")], time_step=1.0)).context.shape
+    torch.Size([1, 0])
+    """
+    more = set(schema.context.names) < set(trajectories.schema.context.names)
+    return with_context(trajectories, schema) if more else trajectories
+
+
 def columns_of(values: Tensor, variables: Variables, names: tuple[str, ...]) -> Tensor:
     """Return the columns of some variables, in the order of the names."""
     index = [variables.column(column) for name in names for column in variables[name].columns]

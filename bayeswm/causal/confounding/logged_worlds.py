@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Self, override
 
+from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Worlds
 from bayeswm.base.wrapped import WrappedWorlds
+from bayeswm.causal.confounding.log import without_recorded
 
 
 class LoggedWorlds(WrappedWorlds):
@@ -22,6 +24,10 @@ class LoggedWorlds(WrappedWorlds):
     def __init__(self, inner: Worlds, confounded: str) -> None:
         super().__init__(inner)
         self.confounded = confounded
+
+    @override
+    def comparable(self, trajectories: Trajectories) -> Trajectories:
+        return super().comparable(without_recorded(trajectories, self.schema))
 
     @override
     def _around(self, inner: Worlds) -> Self:

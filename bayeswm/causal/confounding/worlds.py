@@ -14,7 +14,7 @@ from bayeswm.base.laws import Law
 from bayeswm.base.schema import Schema
 from bayeswm.base.trajectories import Trajectories
 from bayeswm.base.worlds import Belief, MarkovWorlds, Noise, Worlds
-from bayeswm.causal.confounding.log import Recipe, with_context
+from bayeswm.causal.confounding.log import Recipe, with_context, without_recorded
 from bayeswm.causal.confounding.mixed_law import MixedLaw
 from bayeswm.causal.confounding.place import Place
 from bayeswm.causal.confounding.regression import LinearMap
@@ -144,6 +144,25 @@ class CausalWorlds(MarkovWorlds):
         if isinstance(belief, Trajectories):
             belief = with_context(belief, self.schema)
         return super().start(belief, context, noise)
+
+    @override
+    def comparable(self, trajectories: Trajectories) -> Trajectories:
+        """Return a log without what is recorded only, for worlds that say what went together in one.
+
+        Raises
+        ------
+        SpecError
+            For a log with columns that tell the causes, where the worlds say what actions that are set do.
+        """
+        told = [name for name in self.recipe.needed if name in trajectories.schema.context.names]
+        if told and not self.wiring.logged:
+            raise SpecError(
+                f"expected data in which actions were set, got the log that tells causes by ({', '.join(told)}): this "
+                "model says what actions do, and a log shows what went together with actions that somebody chose; "
+                f"judge the model's .behavioural by the log, or leave ({', '.join(told)}) out of data in which actions "
+                "were set"
+            )
+        return super().comparable(without_recorded(trajectories, self.schema))
 
     @override
     def smooth(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> tuple[Noise, Tensor]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from bayeswm.base.errors import DataError, SpecError
-from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.trajectories import Trajectories, check_trajectories
 
 
 class Design(NamedTuple):
@@ -104,6 +104,7 @@ def candidates(trajectories: Trajectories, *, lags: int) -> Candidates:
     """
     if lags not in (1, 2) or isinstance(lags, bool):
         raise SpecError(f"expected lags=1 or lags=2, got {lags!r}")
+    check_trajectories(trajectories)
     schema = trajectories.schema
     for group in (schema.state, schema.action, schema.context):
         if not group.flat:

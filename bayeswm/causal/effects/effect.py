@@ -12,7 +12,7 @@ from bayeswm.base.along import Policy
 from bayeswm.base.errors import SpecError
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import Predictive
-from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.trajectories import Trajectories, check_trajectories
 from bayeswm.base.worlds import Belief, Worlds
 from bayeswm.causal.effects.branches import Branches
 from bayeswm.causal.interventions.intervention import Intervention
@@ -93,6 +93,8 @@ def effect(
     0.15
     """
     check_level(level)
+    if logged is not None:  # before anything runs
+        check_trajectories(logged)
     branches = Branches(
         model,
         state,

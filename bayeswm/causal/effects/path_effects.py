@@ -97,7 +97,7 @@ def path_effect(
     branches = Branches(
         model,
         state,
-        torch.zeros(1, 0) if actions is None else actions,
+        actions,
         horizon=1,
         context=context,
         worlds=worlds,

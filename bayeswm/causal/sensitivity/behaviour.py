@@ -10,7 +10,7 @@ from torch import Tensor
 from bayeswm.base.errors import DataError, SpecError
 from bayeswm.base.laws import MultivariateGaussian
 from bayeswm.base.schema import Schema
-from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.trajectories import Trajectories, check_trajectories
 from bayeswm.causal.confounding.regression import features_of
 
 # residual standard deviation of an action, as a share of its own, below which the state settles it
@@ -106,6 +106,7 @@ def fit_behaviour(logged: Trajectories) -> LinearBehaviour:
     >>> found.mean(torch.zeros(1)).round(decimals=3), found.covariance.sqrt().round(decimals=3)
     (tensor([0.5000]), tensor([[0.1410]], dtype=torch.float64))
     """
+    check_trajectories(logged)
     if not logged.schema.action.size:
         raise SpecError("expected a log with actions to say how they were chosen, got a system without")
     rows = logged.transitions()

@@ -11,6 +11,8 @@ from torch import Tensor
 from bayeswm.base.errors import SpecError, UnknownVariableError
 from bayeswm.base.laws import Law
 from bayeswm.base.worlds import Belief, MarkovWorlds, Noise, Worlds
+from bayeswm.causal.confounding.strategies import Adjusted
+from bayeswm.causal.confounding.worlds import CausalWorlds
 from bayeswm.causal.sensitivity.behaviour import LinearBehaviour
 from bayeswm.causal.sensitivity.moved_law import moved
 
@@ -152,6 +154,7 @@ def assume_confounder(
     """
     if not isinstance(worlds, MarkovWorlds):
         raise SpecError(f"expected worlds whose state is measured, without interventions, got {type(worlds).__name__}")
+    refuse_corrected(worlds)
     worlds.schema.check_same(behaviour.schema, who="the worlds' system")
     if sign not in (1, -1):
         raise SpecError(f"expected sign=1 or sign=-1, got {sign!r}")
@@ -169,6 +172,30 @@ def assume_confounder(
         action=only("action", worlds.schema.action.columns, action),
         outcome=only("outcome", worlds.schema.state.columns, outcome),
         gain=gain.expand(len(worlds)).to(worlds.dtype),
+    )
+
+
+def refuse_corrected(worlds: Worlds) -> None:
+    """Refuse worlds that were freed of hidden causes already.
+
+    Raises
+    ------
+    SpecError
+        With what to ask instead.
+    """
+    if not isinstance(worlds, CausalWorlds) or worlds.wiring.logged:
+        return
+    strategy = worlds.recipe.strategy
+    if isinstance(strategy, Adjusted):
+        cure = (
+            f"ask its .outcome, of which ({', '.join(strategy.by)}) is context, with these columns in the log and as "
+            "context="
+        )
+    else:
+        cure = "what they rest on is the graph, such as an instrument that acts on nothing else; change that and refit"
+    raise SpecError(
+        f"expected worlds that take the log's actions as if nothing hidden had chosen them, got some that correct for "
+        f"hidden causes by {strategy}; {cure}"
     )
 
 

@@ -65,7 +65,8 @@ def sensitivity_of_effect(
     Raises
     ------
     SpecError, DataError, UnknownVariableError
-        For arguments that do not fit, a hidden state, or a log whose actions follow from the state.
+        For arguments that do not fit, a hidden state, or a log whose actions follow from the state; for a
+        :class:`CausalDynamics` that corrects for hidden causes, with what to ask instead.
 
     References
     ----------

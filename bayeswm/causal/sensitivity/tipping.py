@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.trajectories import Trajectories, check_trajectories
 from bayeswm.base.worlds import Worlds
+from bayeswm.causal.confounding.log import without_recorded
 from bayeswm.causal.effects.effect import check_level
 from bayeswm.causal.sensitivity.behaviour import fit_behaviour
-from bayeswm.causal.sensitivity.confounder import assume_confounder
+from bayeswm.causal.sensitivity.confounder import assume_confounder, refuse_corrected
 
 # strengths that are looked at first; the last one is the limit
 _GRID = torch.cat((torch.arange(0.05, 0.95, 0.1), torch.tensor([0.95, 0.99]))).double()
@@ -78,7 +79,9 @@ def least_strength(
 ) -> Sensitivity:
     """Find the least strength at which an answer (worlds,) changes its sign: a grid first, then bisection."""
     check_level(level)
-    behaviour, weight = fit_behaviour(logged), worlds.weight
+    check_trajectories(logged)
+    refuse_corrected(worlds)
+    behaviour, weight = fit_behaviour(without_recorded(logged, worlds.schema)), worlds.weight
 
     def at(strength: Tensor, sign: Tensor) -> Tensor:
         """Return each world's answer at its own strength."""

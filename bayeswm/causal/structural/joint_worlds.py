@@ -61,16 +61,20 @@ def joint_worlds(
                 f"{name}: expected {count} draws from the posterior of its mechanism, got {len(worlds)}: how sure a "
                 "single network is cannot be told; use at least 2 members"
             )
+    # of all regressions the first says where; known mechanisms alone are anywhere
+    device = next((w.device for w in drawn.values()), None)
     sizes = [len(w) for w in drawn.values()]
     if exhaustive and all(w.exhaustive for w in drawn.values()) and math.prod(sizes) <= _COMBINATIONS:
         index = torch.cartesian_prod(torch.arange(1), *(torch.arange(n) for n in sizes)).view(-1, 1 + len(sizes))[:, 1:]
         parts = {k: w[i.to(w.device)] for (k, w), i in zip(drawn.items(), index.unbind(-1), strict=True)}
-        weights = [w.log_weight[i.to(w.device)] for w, i in zip(drawn.values(), index.unbind(-1), strict=True)]
-        return JointWorlds(parts, torch.stack([torch.zeros(len(index)).double(), *weights]).sum(0), True)
-    parts, log_weight = dict[str, Worlds](), torch.zeros(count, dtype=torch.float64)
+        log_weight = torch.zeros(len(index), dtype=torch.float64, device=device)
+        for w, i in zip(drawn.values(), index.unbind(-1), strict=True):
+            log_weight = log_weight + w.log_weight[i.to(w.device)].to(device)
+        return JointWorlds(parts, log_weight, True)
+    parts, log_weight = dict[str, Worlds](), torch.zeros(count, dtype=torch.float64, device=device)
     for name, worlds in drawn.items():
         if not worlds.exhaustive:
-            parts[name], log_weight = worlds, log_weight + worlds.log_weight
+            parts[name], log_weight = worlds, log_weight + worlds.log_weight.to(device)
         elif len(worlds) == 1:
             parts[name] = worlds[torch.zeros(count, dtype=torch.int64, device=worlds.device)]
         elif generator is None:

@@ -17,7 +17,7 @@ from bayeswm.base.random import global_rng, make_generator, spawn_seeds
 from bayeswm.base.saving import plain
 from bayeswm.base.schema import Schema, Variable
 from bayeswm.base.structure import Structure
-from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.trajectories import Trajectories, check_trajectories
 from bayeswm.base.worlds import Worlds
 from bayeswm.causal.structural.joint_worlds import joint_worlds
 from bayeswm.causal.structural.learned import Learned
@@ -164,6 +164,7 @@ class StructuralModel(DynamicsModel):
         SpecError, DataError, FitError
             For variables that do not fit, and as the families say.
         """
+        check_trajectories(trajectories)
         self._schema.check_same(trajectories.schema, who="the structural model")
         count = len(self._regressions)
         seeds: list[int] | list[None] = [None] * count
@@ -207,13 +208,13 @@ class StructuralModel(DynamicsModel):
         if uncertain and generator is None:
             raise SpecError(f"parameter {uncertain[0]!r} is uncertain: pass generator= to draw it")
         joint = joint_worlds(regressions, worlds, exhaustive=not uncertain, generator=generator)
-        count, values = len(joint.log_weight), dict[str, Tensor]()
+        count, device, values = len(joint.log_weight), joint.log_weight.device, dict[str, Tensor]()
         for name, value in self.laws.items():
             if isinstance(value, Distribution) and generator is not None:
                 with global_rng(spawn_seeds(make_generator(generator), 1)[0]):
-                    values[name] = value.sample((count,)).to(self.dtype)
+                    values[name] = value.sample((count,)).to(device, self.dtype)
             else:
-                values[name] = torch.full((count,), float(value), dtype=self.dtype)  # pyright: ignore[reportArgumentType]
+                values[name] = torch.full((count,), float(value), dtype=self.dtype, device=device)  # pyright: ignore[reportArgumentType]
         return StructuralWorlds(
             self.mechanisms,
             self._schema,

@@ -12,6 +12,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor
 
+from bayeswm.base.arrays import bounds_were_checked
 from bayeswm.base.errors import DataError, DataWarning, SpecError, UnknownVariableError
 from bayeswm.base.kinds import Angle
 from bayeswm.base.laws import Gaussian
@@ -107,13 +108,14 @@ class Regression:
             raise DataError(f"{self.name}: expected at least one step with it and its parents recorded, got none")
         episode, step = complete.nonzero(as_tuple=True)
         values = table[complete]
-        return Trajectories(
-            self.schema,
-            state=values[:, :2, None],
-            action=values[:, None, 2:] if inputs else None,
-            episode=trajectories.episode[episode],
-            start=trajectories.start[episode] + step,
-        )
+        with bounds_were_checked():
+            return Trajectories(
+                self.schema,
+                state=values[:, :2, None],
+                action=values[:, None, 2:] if inputs else None,
+                episode=trajectories.episode[episode],
+                start=trajectories.start[episode] + step,
+            )
 
     @contextmanager
     def quiet(self) -> Iterator[None]:

@@ -12,9 +12,9 @@ from torch import Tensor
 from bayeswm.base.along import Policy
 from bayeswm.base.errors import SpecError
 from bayeswm.base.model import DynamicsModel
-from bayeswm.base.trajectories import Trajectories
+from bayeswm.base.trajectories import Trajectories, check_trajectories
 from bayeswm.base.worlds import Belief, Worlds
-from bayeswm.causal.confounding.log import with_context
+from bayeswm.causal.confounding.log import without_recorded
 from bayeswm.causal.effects.branches import Branches
 from bayeswm.causal.effects.effect import check_level
 from bayeswm.causal.interventions.intervened import IntervenedWorlds
@@ -189,10 +189,10 @@ def reference_of(worlds: Worlds, logged: Trajectories, *, level: float) -> tuple
         For worlds under interventions, and a log of other variables or of a single step.
     """
     check_level(level)
+    check_trajectories(logged)
     if isinstance(worlds, IntervenedWorlds):
         raise SpecError("expected the system as it was logged, got one under interventions; give intervention=")
-    if set(worlds.schema.context.names) < set(logged.schema.context.names):  # recorded only: see CausalDynamics
-        logged = with_context(logged, worlds.schema)
+    logged = without_recorded(logged, worlds.schema)
     worlds.schema.check_same(logged.schema, who="the model")
     rows = logged.transitions()
     # what is set in a slice is part of the slice that it leads to

@@ -14,9 +14,10 @@ from bayeswm.base.errors import FitError, SpecError, SupportWarning
 from bayeswm.base.model import DynamicsModel
 from bayeswm.base.predictive import warn_caller
 from bayeswm.base.random import spawn_seeds
-from bayeswm.base.trajectories import Trajectories
-from bayeswm.causal.sensitivity.behaviour import fit_behaviour
+from bayeswm.base.trajectories import Trajectories, check_trajectories
+from bayeswm.causal.sensitivity.behaviour import LinearBehaviour, fit_behaviour
 from bayeswm.causal.sensitivity.omitted_variable import critical_value
+from bayeswm.causal.support.chosen_by import views
 from bayeswm.causal.support.logged_values import Episodes, complete_episodes, earned_by, folds_of, forecasts, log_ratios
 from bayeswm.causal.support.off_policy import (
     Logged,
@@ -87,10 +88,11 @@ def policy_value(
 ) -> PolicyValue:
     """Estimate what a policy would earn, from episodes in which another one acted.
 
-    Logged episodes are weighed by how much more likely the policy makes their actions, and the model's forecasts take
-    out most of the variance. The estimate is right if the log's policy is, or if the model is: it needs one of the
-    two. No hidden confounder may have chosen the actions. Model and behaviour are fitted anew without the episodes
-    that they are used on (cross-fitting).
+    Logged episodes are weighed by how much more likely the policy makes their actions, and the model's forecasts
+    take out most of the variance. The estimate is right if the log's policy is, or if the model is: it needs one of
+    the two. No hidden confounder may have chosen the actions; recorded ones that a :class:`CausalDynamics` adjusts
+    for are given to the behaviour too, and are no context of the forecasts. Model and behaviour are fitted anew
+    without the episodes that they are used on (cross-fitting).
 
     Parameters
     ----------
@@ -125,6 +127,8 @@ def policy_value(
     ------
     SpecError, DataError
         For arguments that do not fit, episodes that are too short, or missing values.
+    ConfoundedError
+        For a :class:`CausalDynamics` in whose log what chose the actions was not recorded.
     FitError
         If the weights leave fewer than 3 effective episodes.
 
@@ -155,18 +159,27 @@ def policy_value(
     if not callable(getattr(objective, "cost", None)):
         kind = type(objective).__name__
         raise SpecError(f"expected objective= with cost(states, actions, context), as planning.Objective, got {kind}")
-    episodes = complete_episodes(logged, horizon)
+    check_trajectories(logged)
+    asked, chose = views(model, logged)
+    if chose is not asked and behaviour is not None and not isinstance(behaviour, LinearBehaviour):
+        names = [name for name in chose.schema.context.names if name not in asked.schema.context.names]
+        if names:
+            raise SpecError(
+                f"expected behaviour= from fit_behaviour, whose law is given ({', '.join(names)}) too, got a function "
+                "of the state alone; leave it out to have it fitted"
+            )
+    episodes = complete_episodes(asked, horizon)
     earned = earned_by(episodes, objective)
     count, before = len(earned), torch.cat((torch.zeros_like(earned[:, :1]), earned[:, :-1]), 1)
     log_ratio, action_value, state_value = (torch.zeros_like(earned) for _ in range(3))
-    fold = folds_of(logged, folds, generator)
+    fold, recorded = folds_of(logged, folds, generator), complete_episodes(chose, horizon)
     for k in fold.unique().tolist():
-        here, rest = fold == k, logged[(fold != k).nonzero().flatten()]
+        here, others = fold == k, (fold != k).nonzero().flatten()
         seed = spawn_seeds(generator, 1)[0] % 2**31
-        drawn = copy.deepcopy(model).fit(rest, seed=seed, progress=False).draw(worlds, generator=generator)
-        chosen = fit_behaviour(rest) if behaviour is None else behaviour
+        drawn = copy.deepcopy(model).fit(logged[others], seed=seed, progress=False).draw(worlds, generator=generator)
+        chosen = fit_behaviour(chose[others]) if behaviour is None else behaviour
+        log_ratio[here] = log_ratios(Episodes(*(v[here] for v in recorded)), policy, chosen)
         part = Episodes(*(v[here] for v in episodes))
-        log_ratio[here] = log_ratios(part, policy, chosen)
         values = forecasts(part, drawn, policy, objective=objective, particles=particles, generator=generator)
         action_value[here], state_value[here] = (v - before[here] for v in values)
     found = Logged(earned - before, log_ratio, action_value, state_value)

@@ -93,3 +93,7 @@ class DelayedWorlds(WrappedWorlds):
     @override
     def smooth(self, trajectory: Trajectories, *, generator: torch.Generator | None = None) -> tuple[Noise, Tensor]:
         raise SpecError("expected worlds that start where the episode does, got some that start later; smooth those")
+
+    @override
+    def beginning(self, trajectory: Trajectories) -> Law:
+        raise SpecError("expected worlds that start where the episode does, got some that start later; ask those")

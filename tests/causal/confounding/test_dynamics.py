@@ -276,3 +276,23 @@ def test_variables_without_edges_are_saved(tmp_path):
     linear = bwm.BayesianDynamics(structure=bwm.structures.Linear(), inference=bwm.inference.Conjugate())
     CausalDynamics(graph, dynamics=linear).fit(log, seed=0, progress=False).save(tmp_path / "model.bwm")
     assert bwm.load(tmp_path / "model.bwm").graph == graph
+
+
+def test_its_own_log_is_held_against_what_was_logged():
+    """A log does not show what actions do that are set, but what goes together with actions that were chosen."""
+    log = c2_log(400, "e")
+    model = fitted(log, "e")
+    with pytest.raises(SpecError, match=r"judge the model's \.behavioural by the log"):
+        bwm.diagnostics.calibration(model, log, horizon=1)
+    found = bwm.diagnostics.calibration(model.behavioural, log, horizon=1, worlds=4)
+    without = bwm.diagnostics.calibration(model.behavioural, c2_log(400), horizon=1, worlds=4)
+    assert found.equals(without)
+    # data of set actions come without the causes, or with them left out
+    bwm.diagnostics.calibration(model, c2_log(400), horizon=1, worlds=4)
+    hidden = fitted(c2_log(400, "z"), graph=TimeGraph([*STATE, ("z[t]", "z[t+1]")], BOW))
+    bwm.diagnostics.calibration(hidden.behavioural, c2_log(400, "z"), horizon=1, worlds=4)
+
+
+def test_what_is_no_recorded_data_is_refused():
+    with pytest.raises(SpecError, match="expected Trajectories, got dict; make them by"):
+        CausalDynamics(C2, dynamics=affine("e")).fit({"s": [0.0]})  # pyright: ignore[reportArgumentType]

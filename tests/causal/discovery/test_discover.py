@@ -173,3 +173,8 @@ def test_confounded_pairs_of_unknown_variables_are_refused():
     with pytest.raises(UnknownVariableError, match="did you mean 'torque'"):
         draft.graph(confounded=[("torqe[t-1]", "velocity[t]")])
     assert draft.graph(confounded=[("torque[t-1]", "velocity[t]")]).confounded == (("torque[t-1]", "velocity[t]"),)
+
+
+def test_what_is_no_recorded_data_is_refused():
+    with pytest.raises(SpecError, match="expected Trajectories, got int; make them by"):
+        discover(3)  # pyright: ignore[reportArgumentType]

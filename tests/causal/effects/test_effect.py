@@ -134,3 +134,8 @@ def test_the_calls_of_the_design() -> None:
     off = torch.ones(12, 1)
     off[5:10] = 0.0
     torch.testing.assert_close(told.mean[0], bwm.rollout(model, x0, off).mean)
+
+
+def test_a_log_that_is_none_is_refused() -> None:
+    with pytest.raises(bwm.SpecError, match="expected Trajectories, got str; make them by"):
+        effect(c1(), bwm.do(X=1.0), bwm.do(X=0.0), state=torch.zeros(3), horizon=1, logged="x")  # pyright: ignore[reportArgumentType]

@@ -92,3 +92,25 @@ def test_learned_mechanisms_are_refused():
     g = torch.Generator().manual_seed(0)
     with pytest.raises(bwm.SpecError, match="got a Learned for 'Y'; mediation takes"):
         path_effect(model, bwm.do(X=1.0), bwm.do(X=0.0), paths=[("X", "Y")], state=torch.zeros(2), generator=g)
+
+
+def test_actions_are_asked_for_and_used() -> None:
+    """Y = a + X + 2 M with M = a X: from X = 0 to 1 past M it gains 1, along M 2 a."""
+    schema = bwm.Schema(state=[bwm.Variable(name) for name in "XMY"], action=[bwm.Variable("a")], time_step=1.0)
+    model = StructuralModel(
+        {
+            "X": Mechanism(lambda: 0.0),
+            "M": Mechanism(lambda a, X: a * X),
+            "Y": Mechanism(lambda a, X, M: a + X + 2 * M),
+        },
+        schema=schema,
+    )
+
+    def found(**given: torch.Tensor) -> float:
+        x1, x0 = bwm.do(X=1.0), bwm.do(X=0.0)
+        paths = [("X", "M", "Y")]
+        return path_effect(model, x1, x0, paths=paths, state=torch.zeros(3), particles=1, **given).effect.item()
+
+    with pytest.raises(bwm.SpecError, match=r"expected actions=, or interventions that set \['a'\]"):
+        found()
+    assert found(actions=torch.full((1, 1), 3.0)) == 6.0

@@ -66,3 +66,8 @@ def test_actions_that_follow_from_the_state_are_refused(generator: torch.Generat
     free = bwm.Schema(state=[bwm.Variable("s")], time_step=1.0)
     with pytest.raises(SpecError, match="with actions"):
         fit_behaviour(bwm.Trajectories(free, state=s))
+
+
+def test_what_is_no_recorded_data_is_refused() -> None:
+    with pytest.raises(SpecError, match="expected Trajectories, got int; make them by"):
+        fit_behaviour(3)  # pyright: ignore[reportArgumentType]

@@ -6,8 +6,9 @@ from torch.distributions import Normal
 
 import bayeswm as bwm
 from bayeswm.base.errors import SpecError
-from bayeswm.causal import fit_behaviour, sensitivity_of_choice, sensitivity_of_effect
+from bayeswm.causal import TimeGraph, fit_behaviour, sensitivity_of_choice, sensitivity_of_effect
 from tests.causal.confounded_logs import NAIVE, confounded_log, known
+from tests.causal.confounding.logs import ONE, STATE, c2_log, fitted
 from tests.causal.reference_models import line
 
 
@@ -179,3 +180,34 @@ def test_plans_are_no_interventions():
             horizon=2,
             generator=torch.Generator().manual_seed(0),
         )
+
+
+def test_models_freed_of_hidden_causes_say_what_they_rest_on(generator: torch.Generator) -> None:
+    def found(model: bwm.DynamicsModel, log: bwm.Trajectories, **given) -> bwm.causal.Sensitivity:
+        return sensitivity_of_effect(
+            model, bwm.do(a=1.0), bwm.do(a=0.0), logged=log, state=ONE, variable="s", horizon=1, worlds=4, particles=1,
+            generator=generator, **given,
+        )  # fmt: skip
+
+    log = c2_log(200, "e")
+    model = fitted(log, "e")
+    with pytest.raises(SpecError, match=r"ask its \.outcome, of which \(e\) is context"):
+        found(model, log)
+    assert found(model.outcome, log, context=torch.zeros(1)).strength > 0
+    other = c2_log(200, "nu")
+    with pytest.raises(SpecError, match="what they rest on is the graph"):
+        found(fitted(other, "a_residual"), other)
+
+
+def test_what_is_recorded_only_is_no_context_of_the_log(generator: torch.Generator) -> None:
+    free = TimeGraph([*STATE, ("nu[t]", "a[t]")])
+    log = c2_log(200, "nu")
+    model = fitted(log, graph=free)
+    given = {"state": ONE, "variable": "s", "horizon": 1, "worlds": 4, "particles": 1}
+    one, other = (
+        sensitivity_of_effect(
+            model, bwm.do(a=1.0), bwm.do(a=0.0), logged=data, generator=torch.Generator().manual_seed(0), **given
+        )
+        for data in (log, c2_log(200))
+    )
+    assert one == other

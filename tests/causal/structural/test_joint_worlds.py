@@ -67,3 +67,13 @@ def test_what_cannot_be_put_together() -> None:
     hidden.state_is_measured = False
     with pytest.raises(bwm.SpecError, match="measured state"):
         joint_worlds({"p": hidden}, 3, exhaustive=True, generator=None)
+
+
+def test_worlds_stay_where_they_were_drawn() -> None:
+    """Meta tensors have a device and no values, so that this needs no other device."""
+    members = {k: worlds(n, exhaustive=True).to("meta") for k, n in (("p", 2), ("q", 3))}
+    draws = {k: worlds(5, exhaustive=False).to("meta") for k in "pq"}
+    for drawn in (members, draws):
+        found = joint_worlds(drawn, 5, exhaustive=True, generator=None)
+        assert {str(w.device) for w in found.regressions.values()} == {"meta"}
+        assert str(found.log_weight.device) == "meta"

@@ -1,9 +1,11 @@
+from pathlib import Path
+
 import pytest
 import torch
 from torch.distributions import Normal
 
 import bayeswm as bwm
-from bayeswm.causal import Mechanism, StructuralModel, intervene
+from bayeswm.causal import Learned, Mechanism, StructuralModel, intervene
 from bayeswm.testing import check_model
 from tests.causal.reference_models import EMPTY, c1
 
@@ -80,3 +82,38 @@ def test_repr_says_who_depends_on_whom():
         {"z": Mechanism(lambda: 0.0), "x": Mechanism(lambda z: z), "y": Mechanism(lambda a, b: a + b, ("x", "z[t-1]"))}
     )
     assert repr(model) == "StructuralModel(z; x <- z; y <- x, z[t-1])"
+
+
+def test_what_is_no_recorded_data_is_refused() -> None:
+    with pytest.raises(bwm.SpecError, match="expected Trajectories, got dict; make them by"):
+        c1().fit({"X": [0.0]})  # pyright: ignore[reportArgumentType]
+
+
+def test_parameters_are_where_the_learned_mechanisms_are(generator: torch.Generator) -> None:
+    """Meta tensors have a device and no values, so that this needs no other device."""
+    line = bwm.structures.Linear(c=Normal(0.0, 1.0))
+    linear = bwm.BayesianDynamics(structure=line, inference=bwm.inference.Conjugate())
+    model = StructuralModel(
+        {"X": Learned(linear), "Y": Mechanism(lambda X, gain, rate: gain * X + rate, ("X", "gain", "rate"), noise=1.0)},
+        parameters={"gain": Normal(0.0, 1.0), "rate": 2.0},
+    )
+    log = bwm.Trajectories(model.schema, state=torch.randn(20, 2, 2, generator=generator).double())
+    model.fit(log, seed=0, progress=False)
+    inside = {k: m.draw(3, generator=generator).to("meta") for k, m in model.regressions.items()}
+    drawn = model._draw(inside, 3, generator=generator)
+    assert {str(drawn.parameters[k].device) for k in ("gain", "rate")} == {"meta"}
+    assert str(drawn.log_weight.device) == "meta"
+
+
+def test_bounds_are_warned_of_when_the_log_is_made_and_not_again(tmp_path: Path, generator: torch.Generator) -> None:
+    state, action = (torch.randn(30, n, 1, generator=generator).double() for n in (6, 5))
+    schema = bwm.Schema(
+        state=[bwm.Variable("s", bounds=(-1, 1))], action=[bwm.Variable("a", bounds=(-1, 1))], time_step=1.0
+    )
+    with pytest.warns(bwm.base.DataWarning, match="outside its bounds"):
+        log = bwm.Trajectories(schema, state=state, action=action)
+    linear = bwm.BayesianDynamics(structure=bwm.structures.Linear(), inference=bwm.inference.Conjugate())
+    model = StructuralModel({"s": Learned(linear, ("s[t-1]", "a"))}, schema=schema)
+    # warnings are errors in tests
+    model.fit(log, seed=0, progress=False).save(tmp_path / "model")
+    assert bwm.load(tmp_path / "model").schema.state["s"].bounds == (-1, 1)

@@ -55,3 +55,10 @@ def test_nothing_pending_and_no_noise_are_refused():
         DelayedWorlds(worlds, [])
     with pytest.raises(bwm.SpecError, match="noise"):
         DelayedWorlds(worlds, [torch.zeros(1)]).start(torch.zeros(2))
+
+
+def test_worlds_that_start_later_do_not_say_how_episodes_began():
+    worlds = bwm.KnownDynamics(structure=bwm.structures.Pendulum(), noise=0.1, sensor_noise=0.2).draw(1)
+    data = bwm.Trajectories(worlds.schema, state=torch.ones(2, 3, 2), action=torch.zeros(2, 2, 1))
+    with pytest.raises(bwm.SpecError, match="some that start later"):
+        DelayedWorlds(worlds, [torch.zeros(1)]).beginning(data)
