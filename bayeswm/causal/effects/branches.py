@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
@@ -16,6 +18,11 @@ from bayeswm.causal.interventions.changes import Change
 from bayeswm.causal.interventions.intervened import IntervenedWorlds
 from bayeswm.causal.interventions.intervened_model import intervene
 from bayeswm.causal.interventions.intervention import Intervention
+
+if TYPE_CHECKING:
+    import xarray
+
+    from bayeswm.base.trajectories import Trajectories
 
 
 class Branches:
@@ -128,6 +135,29 @@ class Branches:
             raise SpecError("expected generator=torch.Generator, since noise is drawn, got none")
         shape = (*self.shape, *steps, size)
         return standard_normal(shape, self.generator, dtype=self.worlds.dtype, device=self.worlds.device)
+
+    def with_positivity(
+        self, found: xarray.Dataset, logged: Trajectories | None, *, treatment: Intervention, control: Intervention
+    ) -> xarray.Dataset:
+        """Return an effect of one intervention over another with the positivity of both, or that it was not checked.
+
+        Returns
+        -------
+        xarray.Dataset
+            With ``inside``, ``effective_rows`` and ``supported`` by ``branch`` and ``horizon``, and the attribute
+            ``positivity``.
+
+        Warns
+        -----
+        SupportWarning
+            For each branch with a thinly supported step.
+        """
+        if logged is None:
+            return found.assign_attrs(positivity="not checked: pass logged=, the data that the model was fitted to")
+        from bayeswm.causal.support.overlap import with_positivity
+
+        interventions = {"treatment": treatment, "control": control}
+        return with_positivity(found, self, logged=logged, interventions=interventions)
 
     def _check_actions(self, interventions: tuple[Intervention, ...]) -> None:
         if self.given:

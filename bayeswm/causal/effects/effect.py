@@ -110,20 +110,7 @@ def effect(
     found = summarised("effect", first - second, treated, level=level)
     found |= {"treatment": pooled(first, treated), "control": pooled(second, untreated)}
     effects = labelled(found, treated, attributes={"level": level, "worlds": treated.worlds, "particles": particles})
-    from bayeswm.causal.support.overlap import with_positivity
-
-    return with_positivity(
-        effects,
-        branches.worlds,
-        logged,
-        branches={"treatment": treatment, "control": control},
-        state=state,
-        horizon=horizon,
-        actions=actions,
-        context=context,
-        particles=particles,
-        generator=generator,
-    )
+    return branches.with_positivity(effects, logged, treatment=treatment, control=control)
 
 
 def check_level(level: float) -> None:

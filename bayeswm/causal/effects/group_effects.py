@@ -111,17 +111,4 @@ def group_effects(
     found = summarised("effect", torch.einsum("gn,wpnhs->wpghs", share, each), treated, level=level)
     data = labelled(found, treated, attributes={"level": level, "worlds": treated.worlds, "particles": particles})
     data = data.rename(batch_0="group").assign_coords(group=groups).assign(count=("group", count))
-    from bayeswm.causal.support.overlap import with_positivity
-
-    return with_positivity(
-        data,
-        branches.worlds,
-        logged,
-        branches={"treatment": treatment, "control": control},
-        state=state,
-        horizon=horizon,
-        actions=actions,
-        context=context,
-        particles=particles,
-        generator=generator,
-    )
+    return branches.with_positivity(data, logged, treatment=treatment, control=control)

@@ -131,17 +131,4 @@ def mediation(
         found[name] = pooled(values, treated)
         found[f"{name}_error"] = summarised(name, values, treated, level=0.9)["standard_error"]
     data = labelled(found, treated, attributes={"worlds": treated.worlds, "particles": particles})
-    from bayeswm.causal.support.overlap import with_positivity
-
-    return with_positivity(
-        data,
-        branches.worlds,
-        logged,
-        branches={"treatment": treatment, "control": control},
-        state=state,
-        horizon=horizon,
-        actions=actions,
-        context=context,
-        particles=particles,
-        generator=generator,
-    )
+    return branches.with_positivity(data, logged, treatment=treatment, control=control)

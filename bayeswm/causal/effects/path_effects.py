@@ -120,20 +120,7 @@ def path_effect(
     values = along.particles - under_control.particles
     found = summarised("effect", values, along, level=level)
     data = labelled(found, along, attributes={"level": level, "worlds": along.worlds, "particles": particles})
-    from bayeswm.causal.support.overlap import with_positivity
-
-    return with_positivity(
-        data.sel(variable=outcome),
-        system,
-        logged,
-        branches={"treatment": treatment, "control": control},
-        state=state,
-        horizon=1,
-        actions=actions,
-        context=context,
-        particles=particles,
-        generator=generator,
-    )
+    return branches.with_positivity(data.sel(variable=outcome), logged, treatment=treatment, control=control)
 
 
 def _known(name: str, mechanism: object) -> Mechanism:

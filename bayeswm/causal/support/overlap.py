@@ -127,49 +127,25 @@ def positivity(
 
 
 def with_positivity(
-    found: xarray.Dataset,
-    worlds: Worlds,
-    logged: Trajectories | None,
-    *,
-    branches: Mapping[str, Intervention],
-    state: Belief,
-    horizon: int | None,
-    actions: Tensor | Policy | None,
-    context: Tensor | None,
-    particles: int,
-    generator: torch.Generator | None,
+    found: xarray.Dataset, branches: Branches, *, logged: Trajectories, interventions: Mapping[str, Intervention]
 ) -> xarray.Dataset:
-    """Return an effect with the positivity of its branches, or with the remark that it was not checked.
-
-    Returns
-    -------
-    xarray.Dataset
-        With ``inside``, ``effective_rows`` and ``supported`` by ``branch`` and ``horizon``, and the attribute
-        ``positivity``.
-
-    Warns
-    -----
-    SupportWarning
-        For each branch with a thinly supported step.
-    """
-    if logged is None:
-        return found.assign_attrs(positivity="not checked: pass logged=, the data that the model was fitted to")
+    """Return an effect with the positivity of its branches; see :meth:`Branches.with_positivity`."""
     level = 0.95
-    reference = reference_of(worlds, logged, level=level)
+    reference = reference_of(branches.worlds, logged, level=level)
     reports = {
         name: held_against(
             reference,
-            worlds,
+            branches.worlds,
             (one,),
-            state=state,
-            horizon=horizon,
-            actions=actions,
-            context=context,
-            particles=particles,
+            state=branches.state,
+            horizon=branches.horizon,
+            actions=branches.plan if branches.given else None,
+            context=branches.context,
+            particles=branches.shape[1],
             level=level,
-            generator=generator,
+            generator=branches.generator,
         )
-        for name, one in branches.items()
+        for name, one in interventions.items()
     }
     for name, report in reports.items():
         if not report.supported:
